@@ -1,0 +1,42 @@
+"""The contract between training and service: a folder of ONNX members and its manifest.
+
+Public surface: the manifest models, :func:`open_bundle`, :func:`write_bundle` and the errors they raise.
+`bundle.reference` (the plain evaluation loop) is imported on its own, because it needs onnxruntime.
+"""
+
+from bundle.errors import BundleError, BundleNotFound, InvalidBundle
+from bundle.manifest import (
+    FORMAT_VERSION,
+    Connection,
+    Evaluation,
+    Manifest,
+    Member,
+    Prefix,
+    Round,
+    Teacher,
+    Tensor,
+    Training,
+)
+from bundle.store import Bundle, latest_version, list_names, list_versions, open_bundle, write_bundle
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Bundle",
+    "BundleError",
+    "BundleNotFound",
+    "Connection",
+    "Evaluation",
+    "InvalidBundle",
+    "Manifest",
+    "Member",
+    "Prefix",
+    "Round",
+    "Teacher",
+    "Tensor",
+    "Training",
+    "latest_version",
+    "list_names",
+    "list_versions",
+    "open_bundle",
+    "write_bundle",
+]

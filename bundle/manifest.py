@@ -1,0 +1,229 @@
+"""The schema of manifest.json: everything a server needs to know about an ensemble.
+
+The manifest describes an ordered ensemble. Member ``k`` reads the bundle's input and, through its
+*connections*, named outputs of earlier members; ``from_member < index``, so list order is execution order.
+After ``k`` members the answer is the mean of their logits (Algorithm 1, line 13), unless the last of them
+says ``combine: replace``: then its logits alone are the answer.
+
+All shapes exclude the batch axis, which is dynamic and comes first.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+FORMAT_VERSION: Final = 1
+"""Raised whenever an older reader would misread a newer manifest."""
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+
+DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
+Shape = tuple[Annotated[int, Field(ge=1)], ...]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Record(BaseModel):
+    """Immutable, and closed: a key nobody knows is an error, not a silent loss."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Tensor(_Record):
+    """A named typed array at a graph edge."""
+
+    name: str
+    dtype: DType
+    shape: Shape
+    """Without the batch axis."""
+
+
+class Connection(_Record):
+    """An activation of an earlier member, fed to a later one."""
+
+    input: str
+    """Name of the input in this member's graph."""
+    from_member: Annotated[int, Field(ge=0)]
+    from_output: str
+    """Name of the output in the earlier member's graph."""
+    dtype: DType
+    shape: Shape
+
+
+class Round(_Record):
+    """How the boosting round that found this member went (Algorithms 1 and 2)."""
+
+    attempts: Annotated[int, Field(ge=1)]
+    """Searches until a member was taken: random restarts, over all classes and expansions."""
+    model_class: str
+    """Name of the class F_m that the member came from."""
+    expansion: Annotated[int, Field(ge=0)]
+    """r of F_r: 0 is the base class, 1 adds one wiring step to earlier members."""
+    smallest_edge: float
+    """Definition 1's sum at the label where it is smallest, on the whole training set."""
+    eq7_share: Share
+    """Share of (sample, label) pairs for which Eq. 7 holds; ties (K+ = K-) do not count."""
+    weak_learner: bool
+    """Whether Definition 1 held; False: taken as best candidate because the run was told to go on."""
+    effective_samples: NonNegative | None = None
+    """Smallest effective sample size over labels of the weights the member was searched under."""
+
+
+class Member(_Record):
+    """One ONNX graph of the ensemble."""
+
+    index: Annotated[int, Field(ge=0)]
+    file: str
+    sha256: Sha256
+    connections: tuple[Connection, ...] = ()
+    logits: str
+    """Name of the output that holds the logits (batch, classes)."""
+    combine: Literal["mean", "replace"] = "mean"
+    """`mean`: the logits join the running average; `replace`: they become the answer (last member only)."""
+    outputs: tuple[Tensor, ...]
+    """Every output of the graph, logits included."""
+    flops: NonNegative
+    """Floating point operations per sample, connections included; one multiply-add is two."""
+    connection_flops: NonNegative = 0
+    """The part of `flops` that the connections cost (Figure 3)."""
+    parameters: Annotated[int, Field(ge=0)]
+    round: Round | None = None
+    """None when the member did not come from a boosting round."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if PurePosixPath(self.file).name != self.file or self.file in {"", ".", ".."}:
+            raise ValueError(f"member {self.index}: file {self.file!r} must be a plain file name")
+        names = [output.name for output in self.outputs]
+        if len(set(names)) != len(names):
+            raise ValueError(f"member {self.index}: two outputs have the same name")
+        if self.logits not in names:
+            raise ValueError(f"member {self.index}: logits {self.logits!r} is not among its outputs")
+        inputs = [connection.input for connection in self.connections]
+        if len(set(inputs)) != len(inputs):
+            raise ValueError(f"member {self.index}: two connections feed the same input")
+        return self
+
+    def output(self, name: str) -> Tensor | None:
+        """The output called `name`, or None."""
+        return next((output for output in self.outputs if output.name == name), None)
+
+
+class Prefix(_Record):
+    """Quality of the first `members` members, measured through onnxruntime on the held-out split."""
+
+    members: Annotated[int, Field(ge=1)]
+    accuracy: Share
+    agreement: Share
+    """Share of samples on which the prefix and the teacher name the same class."""
+    nll: NonNegative
+    """Mean negative log-likelihood of the label, in nats."""
+    ece: Share
+    """Expected calibration error, 15 equal-width bins of confidence."""
+    flops_fraction: NonNegative
+    """FLOPs of all members up to here over those of the teacher."""
+
+
+class Teacher(_Record):
+    """The network that was decomposed; flops and parameters are None when only its logits were given."""
+
+    name: str
+    accuracy: Share
+    flops: NonNegative | None = None
+    parameters: Annotated[int, Field(ge=0)] | None = None
+
+
+class Evaluation(_Record):
+    """The split on which `prefixes` were measured."""
+
+    split: str
+    samples: Annotated[int, Field(ge=1)]
+
+
+class Training(_Record):
+    """Everything needed to run the training again."""
+
+    recipe: str
+    config: dict[str, Any]
+    seed: int
+    gamma: NonNegative
+    eta: NonNegative
+    B: NonNegative
+    """Bound of Eq. 6 on the centred logits."""
+    temperature: NonNegative
+    data_sha256: Sha256
+    packages: dict[str, str]
+    commit: str | None = None
+    """git commit of the trainer, `-dirty` appended when the tree had changes; None outside a checkout."""
+    stopped: str | None = None
+    """Why the run ended before its T rounds, if it did."""
+
+
+class Manifest(_Record):
+    """manifest.json."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    name: Annotated[str, Field(pattern=NAME_PATTERN)]
+    version: Annotated[int, Field(ge=1)]
+    created: datetime
+    task: Literal["classification", "regression"] = "classification"
+    input: Tensor
+    """The raw input: preprocessing is inside the graphs."""
+    classes: tuple[str, ...]
+    members: Annotated[tuple[Member, ...], Field(min_length=1)]
+    prefixes: tuple[Prefix, ...]
+    evaluation: Evaluation
+    teacher: Teacher
+    training: Training | None = None
+    """None for a bundle that another tool wrote."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.task == "classification" and len(self.classes) < 2:
+            raise ValueError("classes: a classifier needs at least two")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes: two have the same name")
+        if len({member.file for member in self.members}) != len(self.members):
+            raise ValueError("members: two share a file")
+        for position, member in enumerate(self.members):
+            self._check_member(position, member)
+        if [prefix.members for prefix in self.prefixes] != list(range(1, len(self.members) + 1)):
+            raise ValueError("prefixes: must list 1, 2, ... up to the number of members, in order")
+        return self
+
+    def _check_member(self, position: int, member: Member) -> None:
+        if member.index != position:
+            raise ValueError(f"members: entry {position} has index {member.index}")
+        if member.combine == "replace" and position != len(self.members) - 1:
+            raise ValueError(f"member {position}: only the last member may `replace` the answer")
+        logits = member.output(member.logits)
+        if logits is not None and self.task == "classification" and logits.shape != (len(self.classes),):
+            raise ValueError(f"member {position}: logits have shape {logits.shape} for {len(self.classes)} classes")
+        for connection in member.connections:
+            self._check_connection(position, connection)
+
+    def _check_connection(self, position: int, connection: Connection) -> None:
+        where = f"member {position}: connection {connection.input!r}"
+        if connection.input == self.input.name:
+            raise ValueError(f"{where} has the name of the bundle's input")
+        if connection.from_member >= position:
+            raise ValueError(f"{where} comes from member {connection.from_member}, which does not run before it")
+        source = self.members[connection.from_member].output(connection.from_output)
+        if source is None:
+            raise ValueError(f"{where}: member {connection.from_member} has no output {connection.from_output!r}")
+        if (source.dtype, source.shape) != (connection.dtype, connection.shape):
+            raise ValueError(
+                f"{where} expects {connection.dtype}{list(connection.shape)} "
+                f"but member {connection.from_member} gives {source.dtype}{list(source.shape)}"
+            )
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` may be the name of a bundle (and so of a folder)."""
+    return re.fullmatch(NAME_PATTERN, name) is not None
