@@ -1,0 +1,74 @@
+"""`serve-ensemble`: the service, set up by its environment."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+
+import uvicorn
+from pydantic import ValidationError
+
+from bundle import BundleError
+from service.app import create_app
+from service.engine.providers import DeviceUnavailable
+from service.logs import configure_logging
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+SWITCH_INTERVAL_S = 5e-4
+"""The event loop and the device thread share the interpreter; at Python's default of 5 ms, one could keep the
+other from its deadline for that long."""
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT; exits 0 after a drain, 2 if the service cannot start."""
+    _parser().parse_args()
+    try:
+        settings = Settings()
+        configure_logging(settings)
+        app = create_app(settings)
+    except (BundleError, DeviceUnavailable) as error:
+        sys.exit(_refusal(str(error)))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = "ANYTIME_" + "_".join(map(str, first["loc"])).upper() if first["loc"] else "ANYTIME_*"
+        sys.exit(_refusal(f"{name}: {first['msg'].removeprefix('Value error, ')}."))
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=int(settings.drain_s) or 1,
+        server_header=False,
+    )
+    # uvicorn raises the signal again after its drain; by then it has been obeyed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    uvicorn.Server(config).run()
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = [
+        f"  ANYTIME_{name.upper()} (default {field.default!r})\n      {' '.join((field.description or '').split())}"
+        for name, field in Settings.model_fields.items()
+    ]
+    return argparse.ArgumentParser(
+        prog="serve-ensemble",
+        description="Serve bundles of an anytime ensemble over HTTP. Set up by the environment:",
+        epilog="\n".join(lines),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def _refusal(sentence: str) -> int:
+    print(f"serve-ensemble: {sentence}", file=sys.stderr)  # noqa: T201
+    return 2
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""The composition root: what is made of what, and when it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import httpx
+import numpy as np
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from prometheus_client import CollectorRegistry
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from service.context import Context
+from service.deployments import Deployments
+from service.engine.cost import CostModel
+from service.engine.deadline import Clock, MonotonicClock
+from service.engine.device import open_executor
+from service.engine.executor import Executor
+from service.engine.gate import Gate
+from service.engine.rehearsal import rehearse
+from service.engine.scheduler import Scheduler
+from service.engine.worker import Worker
+from service.errors import InternalError, InvalidField, MethodNotAllowed, NotFound, Problem, problem_response
+from service.ingress import Ingress, visit_of
+from service.ledger import Ledger
+from service.metrics import Metrics
+from service.openapi import describe
+from service.routes import feedback, health, models, predict
+from service.settings import Settings
+
+log = logging.getLogger(__name__)
+
+WALKS = 20
+"""Requests that each model answers before the service is ready."""
+
+
+def create_app(
+    settings: Settings,
+    *,
+    executor: Executor | None = None,
+    registry: CollectorRegistry | None = None,
+    clock: Clock | None = None,
+) -> FastAPI:
+    """The service over the bundles in `settings.models_dir`, all of them opened and checked.
+
+    Args:
+        settings: see `Settings`.
+        executor: where members run; by default what `settings.device` says.
+        registry: where the metrics go; by default one of its own.
+        clock: the source of time; by default the system's monotonic clock.
+
+    Raises:
+        BundleError: a bundle cannot be opened, or there is none.
+        DeviceUnavailable: the wanted device cannot be had.
+    """
+    context = _assemble(
+        settings,
+        executor or open_executor(settings.device, settings.cpu_threads or None),
+        Metrics(registry or CollectorRegistry()),
+        clock or MonotonicClock(),
+    )
+    return _build(context)
+
+
+def _build(context: Context) -> FastAPI:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        context.gate.open(asyncio.get_running_loop())
+        context.worker.start()
+        warm_up = asyncio.create_task(_warm_up(context))
+        yield
+        context.draining = True
+        warm_up.cancel()
+        await asyncio.to_thread(context.worker.stop)
+
+    app = FastAPI(title="anytime-distil", lifespan=lifespan)
+    app.state.context = context
+    for module in (predict, feedback, models, health):
+        app.include_router(module.router)
+    for kind in (Problem, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer_with_problem)
+    app.add_middleware(
+        Ingress,
+        clock=context.clock,
+        max_body_bytes=context.settings.max_body_bytes,
+        on_answered=context.metrics.answered,
+        on_rejected=context.metrics.rejected,
+    )
+    describe(app)
+    return app
+
+
+def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: Clock) -> Context:
+    deployments = Deployments.open(settings.models_dir, settings.models)
+    costs = CostModel()
+    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows)
+    scheduler = Scheduler(costs, settings.max_batch_rows)
+    worker = Worker(executor, scheduler, costs, clock, gate.post, metrics.step_done)
+    for deployment in deployments.all():
+        executor.load(deployment.key, deployment.bundle)
+        worker.serve(deployment.key, deployment.manifest)
+        metrics.serve(deployment.key, deployment.manifest)
+        log.info("serving %s on %s", deployment.key, executor.provider)
+    metrics.watch(lambda: gate.requests_in_flight, lambda: gate.rows_in_flight)
+    ledger = Ledger(settings.feedback_requests)
+    return Context(settings, clock, deployments, executor, costs, worker, gate, metrics, ledger)
+
+
+async def _warm_up(context: Context) -> None:
+    """Measure the members and walk the HTTP path once; then the service is ready."""
+    try:
+        await asyncio.wrap_future(context.worker.call(lambda: _measure(context)))
+        await _walk(context)
+    except Exception:
+        # Never ready: the orchestrator sees it in /readyz and /healthz, the operator in the log.
+        log.critical("warm-up failed; no request can be answered", exc_info=True)
+        await asyncio.to_thread(context.worker.stop)
+        return
+    # What start-up has made lives as long as the process: spare the collector from visiting it during requests.
+    gc.collect()
+    gc.freeze()
+    context.ready = True
+    log.info("ready")
+
+
+def _measure(context: Context) -> None:
+    """Time every member at every batch size; on the device's own thread."""
+    settings = context.settings
+    for deployment in context.deployments.all():
+        members = len(deployment.manifest.members)
+        costs = rehearse(
+            context.executor, deployment.key, members, settings.max_batch_rows, settings.cost_quantile, context.clock
+        )
+        context.costs.add(deployment.key, costs)
+        medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in costs)
+        log.info("measured %s: %s ms a member on one row", deployment.key, medians)
+
+
+async def _walk(context: Context) -> None:
+    """Send some requests through the whole application: the first ones cost tens of milliseconds more.
+
+    They go to a twin of the application with metrics and ledger of its own, so that they are counted nowhere.
+    """
+    twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True)
+    transport = httpx.ASGITransport(_build(twin))
+    async with httpx.AsyncClient(transport=transport, base_url="http://warm-up") as client:
+        for deployment in context.deployments.all():
+            manifest = deployment.manifest
+            zeros = np.zeros((1, *manifest.input.shape), manifest.input.dtype).tolist()
+            request = {"inputs": zeros, "model": manifest.name, "version": manifest.version}
+            for _ in range(WALKS):
+                (await client.post("/predict", json=request)).raise_for_status()
+
+
+async def _answer_with_problem(request: Request, error: Exception) -> Response:
+    problem = _as_problem(error, request)
+    visit = visit_of(request)
+    request.app.state.context.metrics.rejected(problem.code)
+    # Refusals are counted in the metrics; under overload, a line for each would only add to the load.
+    level = logging.ERROR if problem.status == 500 else logging.DEBUG
+    log.log(level, problem.detail, extra={"request_id": visit.request_id, "code": problem.code})
+    return problem_response(problem, visit.request_id)
+
+
+def _as_problem(error: Exception, request: Request) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"]))
+        return InvalidField(f"Field `{field}`: {first['msg']}.", field=field)
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        return MethodNotAllowed(f"{request.url.path} does not take {request.method}; see /docs.")
+    if isinstance(error, HTTPException) and error.status_code == 404:
+        return NotFound(f"There is no {request.url.path} here; see /docs.")
+    return InternalError()

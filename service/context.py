@@ -1,0 +1,42 @@
+"""What the routes share: made once by the composition root, found again from each request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from service.deployments import Deployments
+from service.engine.cost import CostModel
+from service.engine.deadline import Clock
+from service.engine.executor import Executor
+from service.engine.gate import Gate
+from service.engine.worker import Worker
+from service.ledger import Ledger
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+@dataclass(slots=True)
+class Context:
+    """The running service."""
+
+    settings: Settings
+    clock: Clock
+    deployments: Deployments
+    executor: Executor
+    costs: CostModel
+    worker: Worker
+    gate: Gate
+    metrics: Metrics
+    ledger: Ledger
+    ready: bool = False
+    """Whether all members have been measured."""
+    draining: bool = False
+    """Whether the service is stopping."""
+
+
+def context_of(request: Request) -> Context:
+    """The context that `create_app` has left on the application."""
+    context: Context = request.app.state.context
+    return context

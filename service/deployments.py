@@ -1,0 +1,82 @@
+"""The bundles that are served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle import Bundle, BundleNotFound, Manifest, list_names, open_bundle
+from service.errors import UnknownModel, UnknownVersion
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One served version of one bundle."""
+
+    bundle: Bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """What the bundle says of itself."""
+        return self.bundle.manifest
+
+    @property
+    def key(self) -> str:
+        """`name/version`: what the engine and the metrics call it."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+
+class Deployments:
+    """All served bundles, found by name and version."""
+
+    def __init__(self, bundles: Iterable[Bundle]) -> None:
+        self._by_name: dict[str, dict[int, Deployment]] = {}
+        for bundle in bundles:
+            self._by_name.setdefault(bundle.manifest.name, {})[bundle.manifest.version] = Deployment(bundle)
+
+    @classmethod
+    def open(cls, models_dir: Path, wanted: Iterable[str]) -> Deployments:
+        """Open the wanted bundles (`name` or `name/version`), or the highest version of all there are.
+
+        Raises:
+            BundleError: one cannot be opened, or there is none.
+        """
+        entries = list(wanted) or list_names(models_dir)
+        if not entries:
+            raise BundleNotFound(
+                f"There is no bundle in {models_dir}: train one with `train-ensemble digits`, "
+                "or say where they are with ANYTIME_MODELS_DIR."
+            )
+        return cls(_open(models_dir, entry) for entry in entries)
+
+    def all(self) -> list[Deployment]:
+        """Every served version, by name and version."""
+        return [versions[v] for _, versions in sorted(self._by_name.items()) for v in sorted(versions)]
+
+    def find(self, name: str | None, version: int | None = None) -> Deployment:
+        """The deployment that a request means.
+
+        Raises:
+            UnknownModel: no such name; or no name, and there are several.
+            UnknownVersion: the name is served in other versions.
+        """
+        names = ", ".join(sorted(self._by_name))
+        if name is None:
+            if len(self._by_name) > 1:
+                raise UnknownModel(f"Several models are served: say which in `model`: {names}.")
+            name = next(iter(self._by_name))
+        versions = self._by_name.get(name)
+        if versions is None:
+            raise UnknownModel(f"No model {name!r} is served here; there are: {names}.")
+        if version is None:
+            version = max(versions)
+        if version not in versions:
+            served = ", ".join(map(str, sorted(versions)))
+            raise UnknownVersion(f"Model {name!r} is not served in version {version}; served: {served}.")
+        return versions[version]
+
+
+def _open(models_dir: Path, entry: str) -> Bundle:
+    name, _, version = entry.partition("/")
+    return open_bundle(models_dir, name, int(version) if version else None)

@@ -1,0 +1,47 @@
+"""Time: instants are seconds on a monotonic clock, budgets are durations. Standard library only."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Where the engine reads the time; tests and the simulator bring their own."""
+
+    def now(self) -> float:
+        """Seconds, monotonic, from an arbitrary origin."""
+
+
+class MonotonicClock:
+    """The system's monotonic clock."""
+
+    def now(self) -> float:
+        """Seconds since an arbitrary origin; never goes back."""
+        return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When a request arrived and when its answer is due.
+
+    `answer_by` is earlier than `at` by the reserve for what follows the engine: the hop to the event loop,
+    encoding, the socket. The engine plans with `answer_by`; the client counts from `at`.
+    """
+
+    arrived: float
+    at: float
+    answer_by: float
+
+    @classmethod
+    def after(cls, arrived: float, budget_s: float | None, reserve_s: float) -> Deadline:
+        """The deadline of a budget that started at `arrived`; None grants all the time there is."""
+        if budget_s is None:
+            return cls(arrived, math.inf, math.inf)
+        return cls(arrived, arrived + budget_s, arrived + budget_s - reserve_s)
+
+    def slack(self, now: float, cost_s: float = 0.0) -> float:
+        """Seconds left over if work of `cost_s` starts now; negative: it would end too late."""
+        return self.answer_by - now - cost_s

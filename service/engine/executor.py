@@ -1,0 +1,46 @@
+"""What runs a member on a device. One thread uses an executor; it need not be safe for two."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from bundle import Bundle, Manifest
+from service.engine.scheduler import Step
+from service.engine.ticket import Logits
+
+
+class Executor(Protocol):
+    """Runs steps of the bundles it has loaded."""
+
+    provider: str
+    """onnxruntime's name of the execution provider in use."""
+
+    def load(self, model: str, bundle: Bundle) -> None:
+        """Open one session per member; raises `InvalidBundle` if a graph is not what the manifest says."""
+
+    def run(self, step: Step) -> Logits:
+        """Run the step's member on the rows of its tickets, in their order: logits (rows, classes).
+
+        Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
+        none of them needs any more. A step without tickets runs on zeros and leaves nothing.
+        """
+
+
+def outputs_read_later(manifest: Manifest, index: int) -> list[str]:
+    """Outputs of member `index` that feed a connection of a later member, in the manifest's order."""
+    read = {
+        link.from_output
+        for member in manifest.members[index + 1 :]
+        for link in member.connections
+        if link.from_member == index
+    }
+    return [output.name for output in manifest.members[index].outputs if output.name in read]
+
+
+def forget_unread(manifest: Manifest, done: int) -> list[tuple[int, str]]:
+    """Activations (member, output) whose last reader is member `done`."""
+    read_now = {(link.from_member, link.from_output) for link in manifest.members[done].connections}
+    read_later = {
+        (link.from_member, link.from_output) for member in manifest.members[done + 1 :] for link in member.connections
+    }
+    return sorted(read_now - read_later)

@@ -1,0 +1,122 @@
+"""The event loop's side of the engine: admit a request, wait no longer than its deadline, take its answer.
+
+The deadline needs nobody's cooperation here. A timer ends the wait at `answer_by` whatever the worker is doing,
+and the last published prefix is the answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+
+from service.engine.cost import CostModel
+from service.engine.deadline import Clock
+from service.engine.scheduler import Settled
+from service.engine.ticket import Published, StoppedBy, Ticket
+from service.engine.worker import Worker
+
+
+class QueueFull(Exception):
+    """No room for more rows; `retry_after_s` is how long the rows in flight are predicted to take."""
+
+    def __init__(self, retry_after_s: float) -> None:
+        super().__init__()
+        self.retry_after_s = retry_after_s
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a request ended: the last finished prefix, None if there was none in time."""
+
+    published: Published | None
+    stopped_by: StoppedBy
+
+
+class Gate:
+    """Bounded entrance to one worker. All methods but `post` belong to the event loop's thread."""
+
+    def __init__(self, costs: CostModel, clock: Clock, max_queue_rows: int, max_batch_rows: int) -> None:
+        self._costs = costs
+        self._clock = clock
+        self._max_queue_rows = max_queue_rows
+        self._max_batch_rows = max_batch_rows
+        self._waiting: dict[Ticket, asyncio.Future[StoppedBy]] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.rows_in_flight = 0
+
+    @property
+    def requests_in_flight(self) -> int:
+        """Requests admitted and not yet answered."""
+        return len(self._waiting)
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Bind to the loop on which requests will wait."""
+        self._loop = loop
+
+    def post(self, settled: Sequence[Settled]) -> None:
+        """The worker's `on_settled`: wake those who wait. From any thread."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, settled)
+
+    async def answer(self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]) -> Outcome:
+        """Run the ticket through the worker and wait for its outcome.
+
+        Args:
+            ticket: the request.
+            worker: the worker of the device it runs on.
+            hung_up: returns when the client has gone.
+
+        Raises:
+            QueueFull: the rows do not fit into the queue.
+        """
+        watcher = asyncio.ensure_future(hung_up)
+        if self.rows_in_flight + ticket.rows > self._max_queue_rows:
+            watcher.cancel()
+            raise QueueFull(self._backlog_s(ticket))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[StoppedBy] = loop.create_future()
+        watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
+        slack_s = ticket.deadline.slack(self._clock.now())
+        timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
+        self._waiting[ticket] = future
+        self.rows_in_flight += ticket.rows
+        worker.submit(ticket)
+        try:
+            stopped_by = await future
+        finally:
+            watcher.cancel()
+            if timer is not None:
+                timer.cancel()
+            self.rows_in_flight -= ticket.rows
+            if self._waiting.pop(ticket, None) is not None:
+                # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
+                worker.cancel(ticket, StoppedBy.ABANDONED)
+        published = ticket.published
+        return Outcome(published, _refine(stopped_by, published, ticket))
+
+    def _wake(self, settled: Sequence[Settled]) -> None:
+        for one in settled:
+            future = self._waiting.pop(one.ticket, None)
+            if future is not None:
+                _set(future, one.stopped_by)
+
+    def _backlog_s(self, ticket: Ticket) -> float:
+        """Predicted seconds until the rows in flight are through all members, in full batches."""
+        batch_s = sum(
+            self._costs.typical(ticket.model, member, self._max_batch_rows) for member in range(ticket.members_total)
+        )
+        return batch_s * self.rows_in_flight / self._max_batch_rows
+
+
+def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
+    if not future.done():
+        future.set_result(stopped_by)
+
+
+def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:
+    """The timer can win against the news that the last member is done: the answer is whole all the same."""
+    if stopped_by is StoppedBy.DEADLINE and published is not None and published.members == ticket.member_limit:
+        return StoppedBy.COMPLETE if published.members == ticket.members_total else StoppedBy.MAX_MEMBERS
+    return stopped_by

@@ -1,0 +1,84 @@
+"""One request's life in the engine, from admission to the one answer it gets.
+
+A ticket is shared by two threads without a lock, because every field has one writer:
+
+- the event loop makes it and settles its future;
+- the worker moves `depth`, `total` and `activations`, and publishes each finished prefix by assigning a new
+  immutable `Published`. Whoever reads `published`, at any instant, sees a whole answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from service.engine.deadline import Deadline
+
+Logits = npt.NDArray[np.float32]
+
+
+class StoppedBy(StrEnum):
+    """Why no further member was run. The first four are answers a client sees."""
+
+    COMPLETE = "complete"
+    DEADLINE = "deadline"
+    MAX_MEMBERS = "max_members"
+    MEMBER_FAILED = "member_failed"
+    ABANDONED = "abandoned"
+    """The client hung up."""
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The answer after `members` members. Nobody changes `logits` afterwards."""
+
+    members: int
+    logits: Logits
+    """Running average, (rows, classes)."""
+
+
+@dataclass(slots=True, eq=False)
+class Ticket:
+    """A request: rows of one model, due at one deadline."""
+
+    request_id: str
+    model: str
+    """Key of the deployment, `name/version`."""
+    inputs: npt.NDArray[Any]
+    """(rows, *input shape), in the manifest's dtype."""
+    deadline: Deadline
+    members_total: int
+    member_limit: int
+    """Members to run at most; `members_total` unless the client asked for fewer."""
+    depth: int = 0
+    """Members done."""
+    started: float | None = None
+    """When its first step began."""
+    total: Logits | None = None
+    """Sum of the logits of the members done."""
+    activations: dict[tuple[int, str], Any] = field(default_factory=dict)
+    """What later members will read, by (member, output); in whatever form the executor keeps it."""
+    classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
+    """Winning class of each row after each member: agreement and feedback are counted from these."""
+    published: Published | None = None
+
+    @property
+    def rows(self) -> int:
+        """Samples in the request."""
+        return len(self.inputs)
+
+    def publish(self, logits: Logits, combine: str) -> None:
+        """Join one more member's logits (rows, classes), and publish the prefix they complete."""
+        self.depth += 1
+        if combine == "replace":
+            answer = logits.copy()
+        else:
+            self.total = logits.copy() if self.total is None else self.total + logits
+            answer = self.total / np.float32(self.depth)
+        self.classes_by_prefix.append(answer.argmax(axis=1))
+        self.published = Published(self.depth, answer)

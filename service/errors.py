@@ -1,0 +1,217 @@
+"""Everything a request can be answered with instead of a prediction, as RFC 9457 problem documents.
+
+bytes ──> JSON ──> fields ──> tensor ──> admitted ──> first prefix
+  │         │         │          │           │             │
+  │         │         │          │           │             ├─ NoPrefixInTime 504, MemberFailed 500
+  │         │         │          │           └─ Overloaded 503, WarmingUp 503, ShuttingDown 503
+  │         │         │          └─ WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows 422
+  │         │         └─ InvalidField, InvalidDeadline 422, UnknownModel, UnknownVersion, UnknownRequest 404
+  │         └─ MalformedBody 400
+  └─ BodyTooLarge 413
+
+Problem
+├── ClientProblem     the request must change
+├── Unavailable       the same request may succeed later
+└── ServerProblem     this service is at fault
+
+`code` is stable; `detail` is one sentence that says what was wrong and what to do. Nothing internal goes out:
+an unexpected exception is answered by InternalError, and its traceback is logged with the request id.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import ClassVar
+
+import orjson
+from starlette.responses import Response
+
+
+class Problem(Exception):
+    """An answer that is no prediction.
+
+    Args:
+        detail: one sentence.
+        members: further fields of the document, for programs.
+    """
+
+    status: ClassVar[HTTPStatus]
+    code: ClassVar[str]
+
+    def __init__(self, detail: str, **members: object) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.members = members
+        self.headers: dict[str, str] = {}
+
+
+class ClientProblem(Problem):
+    """The request must change."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+
+
+class Unavailable(Problem):
+    """The same request may succeed after `retry_after_s`."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+
+    def __init__(self, detail: str, retry_after_s: float) -> None:
+        seconds = max(1, math.ceil(retry_after_s))
+        super().__init__(detail, retry_after_s=seconds)
+        self.headers = {"retry-after": str(seconds)}
+
+
+class ServerProblem(Problem):
+    """This service is at fault."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class MalformedBody(ClientProblem):
+    """The body is not a JSON object."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "malformed_body"
+
+
+class BodyTooLarge(ClientProblem):
+    """The body exceeds `max_body_bytes`."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "body_too_large"
+
+
+class InvalidField(ClientProblem):
+    """A field is missing, unknown or of the wrong type."""
+
+    code = "invalid_field"
+
+
+class InvalidDeadline(ClientProblem):
+    """`deadline_ms` is not positive, or absurdly large."""
+
+    code = "invalid_deadline"
+
+
+class WrongShape(ClientProblem):
+    """The inputs are ragged or of another shape than the model's."""
+
+    code = "wrong_shape"
+
+
+class WrongDtype(ClientProblem):
+    """The inputs cannot be the model's dtype without loss."""
+
+    code = "wrong_dtype"
+
+
+class NotFinite(ClientProblem):
+    """The inputs hold NaN or infinity, or a number too large for the model's dtype."""
+
+    code = "not_finite"
+
+
+class EmptyBatch(ClientProblem):
+    """There is no row in the inputs."""
+
+    code = "empty_batch"
+
+
+class TooManyRows(ClientProblem):
+    """More rows than `max_rows`."""
+
+    code = "too_many_rows"
+
+
+class UnknownModel(ClientProblem):
+    """No served bundle has that name, or a name is needed because there are several."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_model"
+
+
+class UnknownVersion(ClientProblem):
+    """The bundle is served, but not in that version."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_version"
+
+
+class UnknownRequest(ClientProblem):
+    """Feedback for a request that is not remembered, or has been labelled."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "unknown_request"
+
+
+class NotFound(ClientProblem):
+    """No such path."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "not_found"
+
+
+class MethodNotAllowed(ClientProblem):
+    """The path is there, but not for this method."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method_not_allowed"
+
+
+class Overloaded(Unavailable):
+    """The queue is full."""
+
+    code = "overloaded"
+
+
+class WarmingUp(Unavailable):
+    """Members are still being measured."""
+
+    code = "warming_up"
+
+
+class ShuttingDown(Unavailable):
+    """The service is stopping, or its device thread has died."""
+
+    code = "shutting_down"
+
+
+class NoPrefixInTime(ServerProblem):
+    """Not even the first member fits into the deadline."""
+
+    status = HTTPStatus.GATEWAY_TIMEOUT
+    code = "no_prefix_in_time"
+
+
+class MemberFailed(ServerProblem):
+    """The first member raised or gave no finite numbers."""
+
+    code = "member_failed"
+
+
+class InternalError(ServerProblem):
+    """Anything unexpected."""
+
+    code = "internal_error"
+
+    def __init__(self) -> None:
+        super().__init__("The service failed on this request; its log tells why under this request id.")
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The problem as an RFC 9457 document."""
+    document: Mapping[str, object] = {
+        "type": f"urn:anytime-distil:problem:{problem.code}",
+        "title": problem.status.phrase,
+        "status": problem.status.value,
+        "code": problem.code,
+        "detail": problem.detail,
+        "request_id": request_id,
+        **problem.members,
+    }
+    return Response(
+        orjson.dumps(document), problem.status, headers=problem.headers, media_type="application/problem+json"
+    )

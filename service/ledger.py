@@ -1,0 +1,45 @@
+"""Answers that may still be labelled: the latest requests, and what each of their prefixes said."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from service.deployments import Deployment
+
+Classes = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """An answer that was given."""
+
+    deployment: Deployment
+    classes_by_prefix: tuple[Classes, ...]
+    """Winning class of each row after each member that was used."""
+
+
+class Ledger:
+    """The latest `capacity` answers by request id; the oldest is forgotten first."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._answers: OrderedDict[str, Answered] = OrderedDict()
+
+    def remember(self, request_id: str, answered: Answered) -> None:
+        """Keep an answer; one of the same id is replaced."""
+        self._answers[request_id] = answered
+        self._answers.move_to_end(request_id)
+        while len(self._answers) > self._capacity:
+            self._answers.popitem(last=False)
+
+    def find(self, request_id: str) -> Answered | None:
+        """The answer, or None."""
+        return self._answers.get(request_id)
+
+    def forget(self, request_id: str) -> None:
+        """Drop an answer that has been labelled: no sample counts twice."""
+        self._answers.pop(request_id, None)

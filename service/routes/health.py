@@ -1,0 +1,40 @@
+"""Probes and metrics."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.responses import Response
+
+from service.context import Context, context_of
+from service.errors import ShuttingDown, WarmingUp
+from service.routes.documented import problems
+from service.schemas import Status
+
+router = APIRouter()
+
+
+@router.get("/healthz", summary="Is the process sound?", responses=problems(503))
+async def health(context: Annotated[Context, Depends(context_of)]) -> Status:
+    """200 while the device thread lives; otherwise the process should be restarted."""
+    if not context.worker.alive:
+        raise ShuttingDown("The device thread does not run: restart the service.", 1)
+    return Status(status="ok")
+
+
+@router.get("/readyz", summary="Should it get traffic?", responses=problems(503))
+async def readiness(context: Annotated[Context, Depends(context_of)]) -> Status:
+    """200 once all members have been measured, until the service is told to stop."""
+    if context.draining or not context.worker.alive:
+        raise ShuttingDown("The service is stopping.", 1)
+    if not context.ready:
+        raise WarmingUp("Members are being measured.", 1)
+    return Status(status="ready")
+
+
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+async def metrics(context: Annotated[Context, Depends(context_of)]) -> Response:
+    """All instruments in the Prometheus text format."""
+    return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)

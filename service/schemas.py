@@ -1,0 +1,149 @@
+"""Requests and responses as they are on the wire. Durations are milliseconds here, seconds inside."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from bundle import Prefix, Tensor
+
+Output = Literal["probabilities", "logits"]
+Rows = Annotated[
+    Any,
+    WithJsonSchema({"type": "array", "items": {}, "minItems": 1}),
+    Field(description="Raw samples: nested arrays of numbers, batch axis first, in the shape that GET /models gives."),
+]
+
+
+class _Request(BaseModel):
+    # Strict: "50" is no number, and a misspelt field is an error rather than a silent default.
+    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class _Response(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class PredictRequest(_Request):
+    """A batch of samples and how long the answer may take."""
+
+    inputs: Rows
+    deadline_ms: float | None = None
+    """Milliseconds from the arrival of the request's head to its answer. Absent: all members are run."""
+    model: str | None = None
+    """Name of the bundle; may be left out while only one is served."""
+    version: Annotated[int, Field(ge=1)] | None = None
+    """Version of the bundle; absent: the highest that is served."""
+    max_members: Annotated[int, Field(ge=1)] | None = None
+    """Run no more members than this."""
+    outputs: Annotated[list[Output], Field(strict=False)] = []
+    """What each prediction holds beside class, index and confidence."""
+
+
+class Prediction(_Response):
+    """The answer for one sample."""
+
+    class_: Annotated[str, Field(alias="class")]
+    """Name of the winning class."""
+    index: int
+    """Its position in the bundle's classes."""
+    confidence: float
+    """Its probability: softmax of the running average."""
+    probabilities: list[float] | None = None
+    """Of all classes, if asked for."""
+    logits: list[float] | None = None
+    """The running average itself, if asked for."""
+
+
+class PredictResponse(_Response):
+    """The last prefix that was finished in time."""
+
+    model: str
+    version: int
+    request_id: str
+    """Also in the header X-Request-ID; names this answer in POST /feedback."""
+    members_used: int
+    members_total: int
+    stopped_by: Literal["complete", "deadline", "max_members", "member_failed"]
+    """Why no further member was run."""
+    deadline_ms: float | None
+    elapsed_ms: float
+    """From the arrival of the request's head to the encoding of this answer."""
+    expected_accuracy: float
+    """Accuracy of this prefix on the bundle's held-out split."""
+    predictions: list[Prediction]
+
+
+class FeedbackRequest(_Request):
+    """True labels for a request that has been answered."""
+
+    request_id: str
+    labels: Annotated[list[int | str], Field(min_length=1)]
+    """One per sample, in order: an index or the name of a class."""
+
+
+class FeedbackResponse(_Response):
+    """What the labels say about the answer."""
+
+    request_id: str
+    members_used: int
+    correct: int
+    """Samples whose answer was right."""
+    samples: int
+
+
+class MemberCard(_Response):
+    """One member as it runs here."""
+
+    index: int
+    flops: float
+    parameters: int
+    combine: Literal["mean", "replace"]
+    reads_members: list[int]
+    """Earlier members whose activations it reads."""
+    median_ms: float | None
+    """Measured at warm-up on one row; null until then."""
+
+
+class ModelCard(_Response):
+    """A served bundle."""
+
+    name: str
+    version: int
+    ready: bool
+    provider: str
+    """onnxruntime's execution provider: where the members run."""
+    task: str
+    input: Tensor
+    classes: list[str]
+    members: list[MemberCard]
+    prefixes: list[Prefix]
+    """Quality of each prefix on the held-out split."""
+
+
+class ModelList(_Response):
+    """All served bundles."""
+
+    models: list[ModelCard]
+
+
+class Status(_Response):
+    """Health or readiness."""
+
+    status: str
+
+
+class ProblemDocument(_Response):
+    """RFC 9457: what went wrong. Some codes add fields of their own."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """Stable, for programs."""
+    detail: str
+    """One sentence, for people."""
+    request_id: str

@@ -1,0 +1,99 @@
+"""What an operator can choose, each by an environment variable `ANYTIME_<NAME>`; units are in the names."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from service.engine.device import Device
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Settings(BaseSettings):
+    """Settings of the service, read from the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ANYTIME_", frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback unless you choose otherwise; a container wants 0.0.0.0."""
+
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port to listen on; 0 takes a free one."""
+
+    models_dir: Path = Path("models")
+    """Folder of bundles, `<name>/<version>/manifest.json`."""
+
+    models: Annotated[tuple[str, ...], NoDecode] = ()
+    """Bundles to serve, separated by commas, as `name` (its highest version) or `name/version`. Empty serves the
+    highest version of every bundle in the folder."""
+
+    device: Device = "auto"
+    """Where members run. `auto` takes CUDA where it works and the CPU elsewhere; with `cuda` the service does not
+    start without it."""
+
+    cpu_threads: Annotated[int, Field(ge=0)] = 0
+    """Threads that one member may use on the CPU; 0 leaves one core to the event loop and takes the rest. Raise it
+    for large members, lower it when other programs share the machine."""
+
+    max_batch_rows: Count = 64
+    """Rows that one step may hold. Larger batches raise throughput and make each step longer, so that a request
+    that comes in while one is running waits longer for its first member."""
+
+    max_rows: Count = 64
+    """Rows that one request may bring."""
+
+    max_queue_rows: Count = 1024
+    """Rows that may be in flight; a request that would exceed it is refused at once with 503 and Retry-After."""
+
+    max_body_bytes: Count = 16 * 1024 * 1024
+    """Request bodies above this size are refused with 413 before they are read."""
+
+    max_deadline_ms: Positive = 600_000.0
+    """Deadlines above this are taken for a mistake in the unit and refused."""
+
+    reserve_ms: Annotated[float, Field(ge=0)] = 2.0
+    """Part of each deadline kept back for what follows the last member: the hop to the event loop, encoding, the
+    socket. Raise it if `anytime_deadline_overshoot_seconds` shows late answers; lower it to give members more of a
+    short deadline."""
+
+    cost_quantile: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Quantile of recent durations that a member is predicted to stay within. Higher is safer and stops earlier."""
+
+    feedback_requests: Annotated[int, Field(ge=0)] = 10_000
+    """Latest requests that `POST /feedback` can still label."""
+
+    drain_s: Positive = 10.0
+    """Seconds that requests in flight may take after SIGTERM; then they are cut off."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """At `debug`, each answered request is a line."""
+
+    log_format: Literal["json", "text"] = "json"
+    """`json` writes one object a line; `text` is for people."""
+
+    @field_validator("models", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator("models")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            if not re.fullmatch(r"[^/]+(/[1-9][0-9]*)?", entry):
+                raise ValueError(f"{entry!r} is neither `name` nor `name/version`")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_rows > self.max_queue_rows:
+            raise ValueError("max_rows exceeds max_queue_rows: the largest allowed request would never be admitted")
+        return self

@@ -1,0 +1,91 @@
+"""JSON numbers to a tensor of the model's dtype and shape, or one sentence that says why not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import Tensor
+from service.errors import EmptyBatch, NotFinite, TooManyRows, WrongDtype, WrongShape
+
+
+def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[Any]:
+    """A batch of samples as an array (rows, *expected.shape) of `expected.dtype`.
+
+    Raises:
+        Problem: one of WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows.
+    """
+    array = _to_array(values, expected)
+    if array.size == 0 and array.ndim <= 1:
+        raise EmptyBatch("`inputs` is empty: send at least one sample.")
+    _check_kind(array, expected)
+    if array.shape[1:] != expected.shape:
+        raise WrongShape(
+            f"`inputs` has shape {list(array.shape)}, but {_words(expected)}: "
+            f"expected [rows{''.join(f', {size}' for size in expected.shape)}].",
+            expected=["rows", *expected.shape],
+            got=list(array.shape),
+        )
+    if len(array) > max_rows:
+        raise TooManyRows(f"{len(array)} samples in one request, but at most {max_rows} are allowed: send several.")
+    return _convert(array, expected)
+
+
+def _to_array(values: object, expected: Tensor) -> npt.NDArray[Any]:
+    if not isinstance(values, list):
+        raise WrongShape(
+            f"`inputs` is {_json_type(values)}, but {_words(expected)}: send an array of samples.",
+            expected=["rows", *expected.shape],
+            got=[],
+        )
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise WrongShape(
+            f"`inputs` is ragged: its samples differ in shape, but {_words(expected)}.",
+            expected=["rows", *expected.shape],
+            got=None,
+        ) from error
+    except OverflowError as error:
+        raise NotFinite("`inputs` holds an integer that no dtype can hold.") from error
+
+
+def _check_kind(array: npt.NDArray[Any], expected: Tensor) -> None:
+    """Refuse what would only fit with a loss: text, null, truth values as numbers, fractions as integers."""
+    allowed = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}[np.dtype(expected.dtype).kind]
+    if array.dtype.kind not in allowed:
+        got = {"O": "null or mixed values", "U": "strings", "b": "booleans", "f": "fractions"}.get(
+            array.dtype.kind, str(array.dtype)
+        )
+        raise WrongDtype(
+            f"`inputs` holds {got}, but {_words(expected)}.", expected=expected.dtype, got=str(array.dtype)
+        )
+
+
+def _convert(array: npt.NDArray[Any], expected: Tensor) -> npt.NDArray[Any]:
+    dtype = np.dtype(expected.dtype)
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise WrongDtype(
+                f"`inputs` holds numbers from {array.min()} to {array.max()}, but {_words(expected)}: "
+                f"expected {limits.min} to {limits.max}.",
+                expected=expected.dtype,
+                got=str(array.dtype),
+            )
+    with np.errstate(over="ignore"):
+        converted = np.ascontiguousarray(array, dtype)
+    if dtype.kind == "f" and not np.isfinite(converted).all():
+        raise NotFinite(f"`inputs` holds NaN, infinity, or a number too large for {expected.dtype}.")
+    return converted
+
+
+def _words(expected: Tensor) -> str:
+    return f"each sample must be {expected.dtype}{list(expected.shape)}"
+
+
+def _json_type(value: object) -> str:
+    kinds = {dict: "an object", str: "a string", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")
