@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle import Bundle
+from service.engine.providers import has_cuda_driver
 from tests.tiny import write_tiny
 
 
@@ -20,3 +21,18 @@ def models(tmp_path: Path) -> Path:
 def tiny(models: Path) -> Bundle:
     """Three connected members over four float32 features."""
     return write_tiny(models)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    if has_cuda_driver():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """Coroutine tests run on asyncio, as the service does."""
+    return "asyncio"

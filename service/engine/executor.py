@@ -22,7 +22,8 @@ class Executor(Protocol):
         """Run the step's member on the rows of its tickets, in their order: logits (rows, classes).
 
         Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
-        none of them needs any more. A step without tickets runs on zeros and leaves nothing.
+        none of them needs any more. A step without tickets runs on zeros and leaves nothing. A step that raises
+        has changed nothing: it can be run again with fewer tickets.
         """
 
 

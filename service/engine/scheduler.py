@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from service.engine.cost import CostModel
@@ -157,40 +157,39 @@ class Scheduler:
     def _most_urgent(self) -> tuple[str, int] | None:
         """Key of the queue to serve: mandatory before optional, then by the urgency of its head."""
         for key, queue in list(self._queues.items()):
-            self._drop_cancelled(queue)
-            if not queue:
+            if self._head(queue) is None:
                 del self._queues[key]
         return min(self._queues, key=lambda key: (key[1] > 0, self._queues[key].urgency()), default=None)
 
-    def _drop_cancelled(self, queue: _Queue) -> None:
+    def _head(self, queue: _Queue) -> Ticket | None:
+        """The most urgent request of a queue that has not been cancelled."""
         # Cancelled tickets stay in the heap until they come up: removal from the middle would cost a scan.
-        while queue and queue.head() not in self._live:
+        while queue:
+            if queue.head() in self._live:
+                return queue.head()
             queue.pop()
+        return None
 
     def _form_batch(self, key: tuple[str, int], now: float) -> tuple[Ticket, ...]:
         """Take tickets off the queue, most urgent first, until the next one would make somebody late."""
+        queue = self._queues[key]
         batch: list[Ticket] = []
         rows = 0
-        for ticket in self._candidates(self._queues[key]):
+        while (ticket := self._head(queue)) is not None:
             if not self._in_time(ticket, ticket.rows, now):
+                queue.pop()
                 self._turn_away(ticket)
                 continue
             tightest = min([*batch[:1], ticket], key=lambda candidate: candidate.deadline.answer_by)
             grown = rows + ticket.rows
             if batch and (grown > self._max_batch_rows or not self._in_time(tightest, grown, now)):
-                self._queues[key].push(ticket)
                 break
+            queue.pop()
             # The tightest deadline stays in front: it is the one that a growing batch endangers.
             batch.insert(0 if tightest is ticket else len(batch), ticket)
             rows = grown
         self._live.difference_update(batch)
         return tuple(batch)
-
-    def _candidates(self, queue: _Queue) -> Iterator[Ticket]:
-        while queue:
-            ticket = queue.pop()
-            if ticket in self._live:
-                yield ticket
 
     def _next_rehearsal(self, now: float) -> Step | None:
         if self._doubted is None or now < self._rehearsed_at + REHEARSAL_INTERVAL_S:

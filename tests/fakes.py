@@ -1,0 +1,112 @@
+"""Time and devices that tests control."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+
+from service.engine.cost import CostModel, MemberCost
+from service.engine.cpu import CpuExecutor
+from service.engine.deadline import Deadline
+from service.engine.scheduler import Step
+from service.engine.ticket import Logits, Ticket
+from tests.tiny import FEATURES, samples
+
+
+class FakeClock:
+    """A clock that moves when it is told to."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self._now = now
+
+    def now(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        self._now += seconds
+
+
+class TimedExecutor(CpuExecutor):
+    """Real members, but each takes the seconds that the test says, on a fake clock."""
+
+    def __init__(self, clock: FakeClock, seconds: Callable[[Step], float]) -> None:
+        super().__init__(threads=1)
+        self._clock = clock
+        self._seconds = seconds
+        self.steps: list[Step] = []
+
+    def run(self, step: Step) -> Logits:
+        self._clock.advance(self._seconds(step))
+        self.steps.append(step)
+        return super().run(step)
+
+
+class HeldExecutor(CpuExecutor):
+    """Real members; a step of a held member does not end before `release`, on real requests only."""
+
+    def __init__(self, held: int) -> None:
+        super().__init__(threads=1)
+        self._held = held
+        self.entered = threading.Event()
+        self.release = threading.Event()
+        self.members_run: list[int] = []
+
+    def run(self, step: Step) -> Logits:
+        if step.tickets:
+            if step.member == self._held:
+                self.entered.set()
+                assert self.release.wait(60)
+            self.members_run.append(step.member)
+        return super().run(step)
+
+
+class FailingExecutor(CpuExecutor):
+    """Real members, but on real requests one of them raises, or gives NaN, where `at_fault` says so."""
+
+    def __init__(self, member: int, at_fault: Callable[[Ticket], bool], *, nan: bool = False) -> None:
+        super().__init__(threads=1)
+        self._member = member
+        self._at_fault = at_fault
+        self._nan = nan
+
+    def run(self, step: Step) -> Logits:
+        bad = [self._at_fault(one) for one in step.tickets] if step.member == self._member else []
+        if any(bad) and not self._nan:
+            raise RuntimeError("the device caught fire in /secret/place")
+        logits = super().run(step)
+        logits[np.repeat(bad, [one.rows for one in step.tickets][: len(bad)]).nonzero()] = np.nan
+        return logits
+
+
+def ticket(
+    rows: int = 1,
+    *,
+    arrived: float = 1000.0,
+    budget_s: float | None = None,
+    members: int = 3,
+    limit: int | None = None,
+    model: str = "tiny/1",
+    seed: int = 0,
+) -> Ticket:
+    """A request for a tiny bundle."""
+    return Ticket(
+        request_id=f"ticket-{seed}",
+        model=model,
+        inputs=samples(rows, seed) if rows else np.zeros((0, FEATURES), np.float32),
+        deadline=Deadline.after(arrived, budget_s, 0.0),
+        members_total=members,
+        member_limit=limit or members,
+    )
+
+
+def costs(*seconds: float, model: str = "tiny/1", per_row: float = 0.0) -> CostModel:
+    """A cost model in which member k takes `seconds[k]`, and `per_row` more for each row after the first."""
+    model_costs = CostModel()
+    sizes = (1, 2, 4, 8, 16, 32, 64)
+    model_costs.add(
+        model,
+        [MemberCost.from_rehearsal({n: [base + per_row * (n - 1)] for n in sizes}, safety=0.95) for base in seconds],
+    )
+    return model_costs

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.engine.cost import MEMORY_S, MemberCost, batch_sizes, quantile
+
+
+def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
+    return MemberCost.from_rehearsal({1: [seconds] * 5, 4: [2 * seconds] * 5}, safety)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0.01, 1))
+def test_quantile_is_numpys_inverted_cdf(values: list[float], share: float):
+    assert quantile(values, share) == np.quantile(values, share, method="inverted_cdf")
+
+
+def test_curve_is_linear_between_rehearsed_sizes_and_beyond():
+    cost = steady()
+    assert [cost.curve(rows) for rows in (1, 2, 3, 4, 8)] == pytest.approx([0.01, 0.04 / 3, 0.05 / 3, 0.02, 0.04])
+
+
+def test_curve_never_falls_with_the_batch():
+    cost = MemberCost.from_rehearsal({1: [0.005], 2: [0.004], 4: [0.006]}, 0.95)
+    assert cost.curve(1) <= cost.curve(2) <= cost.curve(4)
+
+
+def test_rehearsed_spread_counts_until_something_is_learned():
+    cost = MemberCost.from_rehearsal({1: [0.010] * 9 + [0.030]}, safety=0.95)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.030)
+
+
+def test_one_outlier_in_fifty_does_not_move_the_prediction():
+    cost = steady()
+    for step in range(50):
+        cost.observe(1, 0.5 if step == 25 else 0.010, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.010)
+
+
+def test_a_noisy_neighbour_is_followed_within_a_dozen_steps_at_every_batch_size():
+    cost = steady()
+    for _ in range(100):
+        cost.observe(1, 0.010, now=0.0)
+    for _ in range(12):
+        cost.observe(1, 0.030, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.030)
+    assert cost.predict(4, now=0.0) == pytest.approx(0.060)
+
+
+def test_a_quiet_device_is_believed_again_after_the_memory_span():
+    cost = steady()
+    for _ in range(64):
+        cost.observe(1, 0.050, now=0.0)
+    assert cost.predict(1, now=MEMORY_S - 0.1) == pytest.approx(0.050)
+    cost.observe(1, 0.010, now=MEMORY_S - 0.1)
+    assert cost.predict(1, now=MEMORY_S + 0.1) == pytest.approx(0.010)
+    assert cost.predict(1, now=3 * MEMORY_S) == pytest.approx(0.010)
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (64, [1, 2, 4, 8, 16, 32, 64])]
+)
+def test_batch_sizes_end_at_the_largest(largest: int, sizes: list[int]):
+    assert batch_sizes(largest) == sizes

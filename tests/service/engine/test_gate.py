@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from service.engine.deadline import MonotonicClock
+from service.engine.gate import Gate, QueueFull
+from service.engine.scheduler import Settled
+from service.engine.ticket import StoppedBy, Ticket
+from tests.fakes import costs, ticket
+from tests.service.engine.test_ticket import A
+
+pytestmark = pytest.mark.anyio
+
+
+class RecordingWorker:
+    """A worker that does nothing by itself."""
+
+    def __init__(self) -> None:
+        self.submitted: list[Ticket] = []
+        self.cancelled: list[Ticket] = []
+
+    def submit(self, one: Ticket) -> None:
+        self.submitted.append(one)
+
+    def cancel(self, one: Ticket, reason: StoppedBy) -> None:
+        self.cancelled.append(one)
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=4, max_batch_rows=2)
+    subject.open(asyncio.get_running_loop())
+    yield subject
+    assert subject.requests_in_flight == 0
+    assert subject.rows_in_flight == 0
+
+
+async def never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def now(**changes: object) -> Ticket:
+    return ticket(arrived=MonotonicClock().now(), **changes)
+
+
+async def until_submitted(worker: RecordingWorker) -> None:
+    while not worker.submitted:
+        await asyncio.sleep(0)
+
+
+async def test_the_engine_ends_the_wait(gate: Gate):
+    worker, one = RecordingWorker(), now()
+    waiting = asyncio.create_task(gate.answer(one, worker, never()))
+    await until_submitted(worker)
+    one.publish(A, "mean")
+    gate.post([Settled(one, StoppedBy.MEMBER_FAILED)])
+    outcome = await waiting
+    assert (outcome.published, outcome.stopped_by) == (one.published, StoppedBy.MEMBER_FAILED)
+    assert worker.cancelled == []
+
+
+async def test_the_deadline_ends_the_wait_although_the_engine_is_silent(gate: Gate):
+    worker, one = RecordingWorker(), now(budget_s=0.02)
+    one.publish(A, "mean")
+    outcome = await gate.answer(one, worker, never())
+    assert (outcome.published.members, outcome.stopped_by) == (1, StoppedBy.DEADLINE)
+    assert worker.cancelled == [one], "its further members are of no use to anyone"
+
+
+async def test_no_prefix_at_the_deadline_is_no_answer(gate: Gate):
+    outcome = await gate.answer(now(budget_s=0.001), RecordingWorker(), never())
+    assert (outcome.published, outcome.stopped_by) == (None, StoppedBy.DEADLINE)
+
+
+@pytest.mark.parametrize(("limit", "stopped_by"), [(3, StoppedBy.COMPLETE), (2, StoppedBy.MAX_MEMBERS)])
+async def test_a_whole_answer_is_whole_even_if_the_timer_was_first(gate: Gate, limit: int, stopped_by: StoppedBy):
+    one = now(budget_s=0.001, limit=limit)
+    for _ in range(limit):
+        one.publish(A, "mean")
+    assert (await gate.answer(one, RecordingWorker(), never())).stopped_by is stopped_by
+
+
+async def test_a_hang_up_ends_the_wait_and_frees_the_work(gate: Gate):
+    worker, one, gone = RecordingWorker(), now(), asyncio.Event()
+    waiting = asyncio.create_task(gate.answer(one, worker, gone.wait()))
+    await until_submitted(worker)
+    gone.set()
+    assert (await waiting).stopped_by is StoppedBy.ABANDONED
+    assert worker.cancelled == [one]
+
+
+async def test_a_cancelled_handler_frees_its_work(gate: Gate):
+    worker, one = RecordingWorker(), now()
+    waiting = asyncio.create_task(gate.answer(one, worker, never()))
+    await until_submitted(worker)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert worker.cancelled == [one]
+
+
+async def test_rows_beyond_the_queue_are_refused_with_the_time_the_backlog_takes(gate: Gate):
+    worker, first = RecordingWorker(), now(rows=3)
+    waiting = asyncio.create_task(gate.answer(first, worker, never()))
+    await until_submitted(worker)
+    with pytest.raises(QueueFull) as full:
+        await gate.answer(now(rows=2), worker, never())
+    # Three members of half a second for each batch of two rows; three rows are in flight.
+    assert full.value.retry_after_s == pytest.approx(3 * 0.5 * 3 / 2)
+    gate.post([Settled(first, StoppedBy.SHUTDOWN)])
+    await waiting
+    assert worker.submitted == [first]
+
+
+async def test_news_of_a_request_that_has_left_is_ignored(gate: Gate):
+    one = now(budget_s=0.001)
+    await gate.answer(one, RecordingWorker(), never())
+    gate.post([Settled(one, StoppedBy.COMPLETE)])
+    await asyncio.sleep(0)

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import queue
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+
+from bundle import Bundle
+from bundle.reference import running_average
+from service.engine.cpu import CpuExecutor
+from service.engine.deadline import MonotonicClock
+from service.engine.executor import Executor
+from service.engine.scheduler import Scheduler, Settled, Step
+from service.engine.ticket import StoppedBy, Ticket
+from service.engine.worker import Worker
+from tests.fakes import FailingExecutor, HeldExecutor, costs, ticket
+
+
+class Bench:
+    """A worker on a tiny bundle, and what it reports."""
+
+    def __init__(self, executor: Executor, bundle: Bundle) -> None:
+        self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
+        self.steps: list[Step] = []
+        self.costs = costs(1e-6, 1e-6, 1e-6)
+        executor.load("tiny/1", bundle)
+        self.worker = Worker(
+            executor, Scheduler(self.costs, 8), self.costs, MonotonicClock(), self._collect, self._step_done
+        )
+        self.worker.serve("tiny/1", bundle.manifest)
+
+    def run(self, one: Ticket) -> StoppedBy:
+        self.worker.submit(one)
+        return self.settled.get(timeout=60).stopped_by
+
+    def _collect(self, settled: Sequence[Settled]) -> None:
+        for one in settled:
+            self.settled.put(one)
+
+    def _step_done(self, step: Step, duration_s: float) -> None:
+        assert duration_s >= 0
+        self.steps.append(step)
+
+
+@pytest.fixture
+def bench(tiny: Bundle) -> Iterator[Callable[[Executor], Bench]]:
+    benches: list[Bench] = []
+
+    def start(executor: Executor) -> Bench:
+        benches.append(Bench(executor, tiny))
+        benches[-1].worker.start()
+        return benches[-1]
+
+    yield start
+    for one in benches:
+        if one.worker.alive:
+            one.worker.stop()
+
+
+def forever(**changes: int) -> Ticket:
+    """A request without a deadline, so that the machine's speed does not matter."""
+    return ticket(arrived=0.0, **changes)
+
+
+def test_a_request_gets_the_reference_answer_of_every_member(tiny: Bundle, bench: Callable[[Executor], Bench]):
+    subject, one = bench(CpuExecutor(threads=1)), forever(rows=5)
+    assert subject.run(one) is StoppedBy.COMPLETE
+    *_, expected = running_average(tiny, one.inputs)
+    np.testing.assert_allclose(one.published.logits, expected, atol=1e-5)
+    assert [(step.member, step.rows) for step in subject.steps] == [(0, 5), (1, 5), (2, 5)]
+
+
+def test_a_deadline_that_has_passed_settles_without_a_step(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    late = ticket(arrived=0.0, budget_s=1e-9)
+    assert subject.run(late) is StoppedBy.DEADLINE
+    assert late.published is None
+    assert all(late not in step.tickets for step in subject.steps)
+
+
+def test_the_prefix_is_public_while_the_next_member_runs(tiny: Bundle, bench: Callable[[Executor], Bench]):
+    executor = HeldExecutor(held=2)
+    subject, one = bench(executor), forever(rows=2)
+    subject.worker.submit(one)
+    assert executor.entered.wait(60)
+    published = one.published
+    executor.release.set()
+    assert published.members == 2
+    np.testing.assert_allclose(published.logits, list(running_average(tiny, one.inputs))[1], atol=1e-5)
+    assert subject.settled.get(timeout=60).stopped_by is StoppedBy.COMPLETE
+
+
+def test_a_client_that_hangs_up_frees_its_work_before_the_next_member(bench: Callable[[Executor], Bench]):
+    executor = HeldExecutor(held=0)
+    subject, gone, stays = bench(executor), forever(seed=1), forever(seed=2)
+    subject.worker.submit(gone)
+    assert executor.entered.wait(60)
+    subject.worker.submit(stays)
+    subject.worker.cancel(gone, StoppedBy.ABANDONED)
+    executor.release.set()
+    outcomes = {one.ticket: one.stopped_by for one in (subject.settled.get(timeout=60) for _ in range(2))}
+    assert outcomes == {gone: StoppedBy.ABANDONED, stays: StoppedBy.COMPLETE}
+    assert gone.depth == 1
+    assert [step.tickets for step in subject.steps] == [(gone,), (stays,), (stays,), (stays,)]
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_a_member_that_fails_leaves_the_earlier_prefix(tiny: Bundle, bench: Callable[[Executor], Bench], nan: bool):
+    subject, one = bench(FailingExecutor(1, lambda _: True, nan=nan)), forever()
+    assert subject.run(one) is StoppedBy.MEMBER_FAILED
+    assert one.published.members == 1
+    np.testing.assert_allclose(one.published.logits, next(running_average(tiny, one.inputs)), atol=1e-5)
+
+
+@pytest.mark.parametrize("nan", [False, True])
+def test_one_request_at_fault_costs_its_company_nothing(tiny: Bundle, bench: Callable[[Executor], Bench], nan: bool):
+    subject = bench(FailingExecutor(1, lambda one: one.request_id == "ticket-1", nan=nan))
+    held = subject.worker.call(lambda: [subject.worker.submit(one) for one in company])
+    company = [forever(rows=2, seed=seed) for seed in range(3)]
+    held.result(60)
+    outcomes = {one.ticket: one.stopped_by for one in (subject.settled.get(timeout=60) for _ in range(3))}
+    assert [outcomes[one] for one in company] == [StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.COMPLETE]
+    for one in (company[0], company[2]):
+        *_, expected = running_average(tiny, one.inputs)
+        np.testing.assert_allclose(one.published.logits, expected, atol=1e-5)
+
+
+def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    before = subject.costs.predict("tiny/1", 0, 1, 0.0)
+    subject.run(forever())
+    learned = subject.worker.call(lambda: subject.costs.predict("tiny/1", 0, 1, MonotonicClock().now())).result(60)
+    assert learned != before
+
+
+def test_stopping_settles_what_waits(bench: Callable[[Executor], Bench]):
+    executor = HeldExecutor(held=0)
+    subject, running, waiting = bench(executor), forever(seed=1), forever(seed=2)
+    subject.worker.submit(running)
+    assert executor.entered.wait(60)
+    subject.worker.submit(waiting)
+    executor.release.set()
+    subject.worker.stop()
+    outcomes = {one.ticket for one in (subject.settled.get(timeout=60) for _ in range(2))}
+    assert outcomes == {running, waiting}
+    assert not subject.worker.alive
+
+
+def test_a_call_hands_back_its_result_or_its_error(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    assert subject.worker.call(lambda: 42).result(60) == 42
+    with pytest.raises(ZeroDivisionError):
+        subject.worker.call(lambda: 1 // 0).result(60)
+    assert subject.worker.alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_bug_in_the_engine_settles_everybody_and_shows(tiny: Bundle):
+    class BrokenScheduler(Scheduler):
+        def next_step(self, now: float) -> Step | None:
+            raise AssertionError("bug")
+
+    subject = Bench(CpuExecutor(threads=1), tiny)
+    subject.worker = Worker(
+        CpuExecutor(threads=1),
+        BrokenScheduler(subject.costs, 8),
+        subject.costs,
+        MonotonicClock(),
+        subject._collect,
+        subject._step_done,
+    )
+    subject.worker.submit(forever())
+    subject.worker.start()
+    assert subject.settled.get(timeout=60).stopped_by is StoppedBy.SHUTDOWN
+    subject.worker._thread.join(60)
+    assert not subject.worker.alive

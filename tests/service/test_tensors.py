@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle import Tensor
+from service.errors import EmptyBatch, NotFinite, Problem, TooManyRows, WrongDtype, WrongShape
+from service.tensors import to_tensor
+
+FLOATS = Tensor(name="x", dtype="float32", shape=(3,))
+PIXELS = Tensor(name="x", dtype="uint8", shape=(2, 2))
+SCALARS = Tensor(name="x", dtype="float32", shape=())
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([[1, 2.5, -3]], FLOATS), ([[[0, 255], [1, 2]], [[3, 4], [5, 6]]], PIXELS), ([1.0, 2.0], SCALARS)],
+)
+def test_good_inputs_come_out_as_the_model_wants_them(values: Any, expected: Tensor):
+    array = to_tensor(values, expected, max_rows=8)
+    assert array.dtype == expected.dtype
+    assert array.flags.c_contiguous
+    np.testing.assert_array_equal(array, np.asarray(values, expected.dtype))
+
+
+@pytest.mark.parametrize(
+    ("values", "expected", "kind", "sentence"),
+    [
+        ([], FLOATS, EmptyBatch, "`inputs` is empty"),
+        ([[]], FLOATS, WrongShape, r"has shape \[1, 0\].*expected \[rows, 3\]"),
+        ([[1, 2]], FLOATS, WrongShape, r"has shape \[1, 2\].*float32\[3\]"),
+        ([1, 2, 3], FLOATS, WrongShape, r"has shape \[3\]"),
+        ([[1, 2, 3], [1, 2]], FLOATS, WrongShape, "ragged"),
+        (7, FLOATS, WrongShape, "is a number"),
+        ("abc", FLOATS, WrongShape, "is a string"),
+        (None, FLOATS, WrongShape, "is null"),
+        ({"a": 1}, FLOATS, WrongShape, "is an object"),
+        ([["a", "b", "c"]], FLOATS, WrongDtype, "holds strings"),
+        ([[None, 1, 2]], FLOATS, WrongDtype, "holds null"),
+        ([[True, False, True]], FLOATS, WrongDtype, "holds booleans"),
+        ([[1, 2, 1e300]], FLOATS, NotFinite, "too large for float32"),
+        ([[float("nan"), 1, 2]], FLOATS, NotFinite, "NaN"),
+        ([[float("inf"), 1, 2]], FLOATS, NotFinite, "infinity"),
+        ([[10**400, 1, 2]], FLOATS, Problem, "inputs"),
+        ([[[0.5, 1], [2, 3]]], PIXELS, WrongDtype, "holds fractions"),
+        ([[[0, 256], [1, 2]]], PIXELS, WrongDtype, "from 0 to 256.*expected 0 to 255"),
+        ([[[-1, 2], [1, 2]]], PIXELS, WrongDtype, "from -1 to 2"),
+        ([[1, 2, 3]] * 9, FLOATS, TooManyRows, "9 samples .* at most 8"),
+    ],
+)
+def test_bad_inputs_are_one_sentence(values: Any, expected: Tensor, kind: type[Problem], sentence: str):
+    with pytest.raises(kind, match=sentence) as caught:
+        to_tensor(values, expected, max_rows=8)
+    assert caught.value.detail.count(". ") == 0, "one sentence"
+
+
+def test_wrong_shape_says_expected_and_got_to_programs():
+    with pytest.raises(WrongShape) as caught:
+        to_tensor([[1, 2]], FLOATS, max_rows=8)
+    assert caught.value.members == {"expected": ["rows", 3], "got": [1, 2]}
