@@ -16,6 +16,10 @@ Rows = Annotated[
 ]
 
 
+def _example(example: dict[str, Any]) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [example]})
+
+
 class _Request(BaseModel):
     # Strict: "50" is no number, and a misspelt field is an error rather than a silent default.
     model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
@@ -27,6 +31,8 @@ class _Response(BaseModel):
 
 class PredictRequest(_Request):
     """A batch of samples and how long the answer may take."""
+
+    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
 
     inputs: Rows
     deadline_ms: float | None = None
@@ -59,6 +65,23 @@ class Prediction(_Response):
 class PredictResponse(_Response):
     """The last prefix that was finished in time."""
 
+    model_config = _example(
+        {
+            "model": "iris",
+            "version": 1,
+            "request_id": "0f8fad5bd9cb469fa16570867728950e",
+            "members_used": 2,
+            "members_total": 5,
+            "stopped_by": "deadline",
+            "deadline_ms": 20.0,
+            "elapsed_ms": 17.312,
+            "expected_accuracy": 0.953,
+            "predictions": [
+                {"class": "setosa", "index": 0, "confidence": 0.93, "probabilities": [0.93, 0.05, 0.02]},
+            ],
+        }
+    )
+
     model: str
     version: int
     request_id: str
@@ -77,6 +100,8 @@ class PredictResponse(_Response):
 
 class FeedbackRequest(_Request):
     """True labels for a request that has been answered."""
+
+    model_config = _example({"request_id": "0f8fad5bd9cb469fa16570867728950e", "labels": ["setosa"]})
 
     request_id: str
     labels: Annotated[list[int | str], Field(min_length=1)]
@@ -137,7 +162,21 @@ class Status(_Response):
 class ProblemDocument(_Response):
     """RFC 9457: what went wrong. Some codes add fields of their own."""
 
-    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="allow",
+        **_example(
+            {
+                "type": "urn:anytime-distil:problem:wrong_shape",
+                "title": "Unprocessable Entity",
+                "status": 422,
+                "code": "wrong_shape",
+                "detail": "`inputs` has shape [1, 3], but each sample must be float32[4]: expected [rows, 4].",
+                "request_id": "0f8fad5bd9cb469fa16570867728950e",
+                "expected": ["rows", 4],
+                "got": [1, 3],
+            }
+        ),
+    )
 
     type: str
     title: str

@@ -54,10 +54,10 @@ class HeldExecutor(CpuExecutor):
         self.members_run: list[int] = []
 
     def run(self, step: Step) -> Logits:
-        if step.tickets:
+        if _of_clients(step):
             if step.member == self._held:
                 self.entered.set()
-                assert self.release.wait(60)
+                assert self.release.wait(5)
             self.members_run.append(step.member)
         return super().run(step)
 
@@ -72,12 +72,19 @@ class FailingExecutor(CpuExecutor):
         self._nan = nan
 
     def run(self, step: Step) -> Logits:
-        bad = [self._at_fault(one) for one in step.tickets] if step.member == self._member else []
+        bad = []
+        if step.member == self._member and _of_clients(step):
+            bad = [self._at_fault(one) for one in step.tickets]
         if any(bad) and not self._nan:
             raise RuntimeError("the device caught fire in /secret/place")
         logits = super().run(step)
         logits[np.repeat(bad, [one.rows for one in step.tickets][: len(bad)]).nonzero()] = np.nan
         return logits
+
+
+def _of_clients(step: Step) -> bool:
+    """Whether the step is of requests from outside: the service's own warm-up sends zeros."""
+    return any(one.inputs.any() for one in step.tickets)
 
 
 def ticket(

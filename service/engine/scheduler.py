@@ -26,7 +26,7 @@ from service.engine.ticket import StoppedBy, Ticket
 PATIENCE_S = 1.0
 """A waiting request is as urgent as one whose deadline is this long after its arrival, or its own if earlier."""
 
-REHEARSAL_INTERVAL_S = 0.25
+REHEARSAL_INTERVAL_S = 1.0
 """Rehearsals of idle time are at least this far apart."""
 
 

@@ -20,7 +20,7 @@ async def list_models(context: Annotated[Context, Depends(context_of)]) -> Model
     return ModelList(models=[_card(deployment, context) for deployment in context.deployments.all()])
 
 
-@router.get("/models/{name}", summary="One served bundle", responses=problems(404))
+@router.get("/models/{name}", summary="One served bundle", responses=problems(404, 422))
 async def show_model(
     name: str, context: Annotated[Context, Depends(context_of)], version: int | None = None
 ) -> ModelCard:

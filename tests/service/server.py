@@ -1,0 +1,54 @@
+"""A real server on loopback, in a thread of the test's process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.client import AnytimeClient
+from service.context import Context
+
+
+class Server:
+    """The address of a running server, and its inside."""
+
+    def __init__(self, url: str, context: Context) -> None:
+        self.url = url
+        self.context = context
+
+    def idle(self) -> None:
+        """Return when the worker has nothing left to do, idle rehearsals included."""
+        # A rehearsal may start between two messages, so the third answer comes after it.
+        for _ in range(3):
+            self.context.worker.call(lambda: None).result(60)
+
+
+@contextmanager
+def serving(app: FastAPI, *, ready: bool = True) -> Iterator[Server]:
+    """Run the app under uvicorn on a free port until the block ends."""
+    # Listening before the server starts: a client that comes early waits in the backlog, nobody polls.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            running = Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.context)
+            if ready:
+                _await_ready(running)
+            yield running
+        finally:
+            server.should_exit = True
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+def _await_ready(server: Server) -> None:
+    with AnytimeClient(server.url) as client:
+        while not client.ready():
+            assert server.context.worker.alive, "warm-up failed"

@@ -1,0 +1,66 @@
+"""`serve-ensemble` as a process: what it says when it cannot start, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from bundle import Bundle
+
+
+def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]]:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("ANYTIME_")}
+    added = {"ANYTIME_MODELS_DIR": str(models), "ANYTIME_PORT": "0", "ANYTIME_DEVICE": "cpu", **environment}
+    return [sys.executable, "-m", "service"], clean | added
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({"ANYTIME_MODELS": "absent"}, "There is no bundle 'absent'"),
+        ({"ANYTIME_PORT": "http"}, "ANYTIME_PORT: Input should be a valid integer"),
+        ({"ANYTIME_MAX_ROWS": "5000"}, "max_rows exceeds max_queue_rows"),
+        ({"ANYTIME_DEVICE": "cuda"}, "no CUDA driver"),
+    ],
+)
+def test_it_says_in_one_line_why_it_cannot_start(
+    tiny: Bundle, models: Path, environment: dict[str, str], sentence: str
+):
+    arguments, env = command(models, **environment)
+    ended = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
+    assert line.startswith("serve-ensemble: ")
+    assert sentence in line
+
+
+def test_help_lists_every_setting(models: Path):
+    arguments, env = command(models)
+    printed = subprocess.run([*arguments, "--help"], env=env, capture_output=True, text=True, timeout=60, check=True)
+    assert "ANYTIME_RESERVE_MS (default 2.0)" in printed.stdout
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Path, number: signal.Signals):
+    arguments, env = command(models)
+    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(json.loads(line))
+            if lines[-1]["message"] == "ready":
+                break
+        (address,) = [line["message"] for line in lines if line["message"].startswith("Uvicorn running on")]
+        assert httpx.get(f"{address.split()[3]}/healthz").json() == {"status": "ok"}
+        process.send_signal(number)
+        lines += [json.loads(line) for line in process.stderr]
+        assert process.wait(60) == 0
+    assert {"time", "level", "logger", "message"} <= set(lines[0])
+    assert any("serving tiny/1 on CPUExecutionProvider" in line["message"] for line in lines)
+    assert lines[-1]["message"].startswith("Finished server process")
