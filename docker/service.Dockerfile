@@ -50,7 +50,9 @@ RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
 # Everything belongs to root and nothing is written at run time: the file system may be read-only.
 COPY models /models
 
-ENV ANYTIME_HOST=0.0.0.0 \
+# onnxruntime reports its use to its maker unless it is told not to, and keeps an identifier in HOME for that.
+ENV ORT_DISABLE_TELEMETRY=1 \
+    ANYTIME_HOST=0.0.0.0 \
     ANYTIME_PORT=8000 \
     ANYTIME_MODELS_DIR=/models \
     PYTHONDONTWRITEBYTECODE=1

@@ -47,8 +47,10 @@ RUN --mount=type=bind,from=package,source=/wheels,target=/wheels \
     python -m pip install --no-cache-dir --no-deps --no-index /wheels/*.whl \
     && rm /opt/venv/bin/serve-ensemble
 
-# Caches of torch and matplotlib follow HOME, and under `--user` there is none.
+# Caches of torch and matplotlib follow HOME, and under `--user` there is none. onnxruntime reports its use to its
+# maker unless it is told not to.
 ENV HOME=/tmp \
+    ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1
 VOLUME /models
 # Checkpoints go to the working directory: on the volume they outlive the container, for `--resume`.

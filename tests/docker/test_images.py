@@ -140,6 +140,11 @@ def test_the_environment_is_one_that_the_service_reads(monkeypatch: pytest.Monke
     assert arguments(stages("service.Dockerfile")[-1], "EXPOSE") == [str(settings.port)]
 
 
+@BY_IMAGE
+def test_nothing_is_reported_to_anyone(dockerfile: str):
+    assert environment(stages(dockerfile)[-1])["ORT_DISABLE_TELEMETRY"] == "1"
+
+
 @contextmanager
 def answering(status: int) -> Iterator[int]:
     """A server on loopback that gives `status` at /healthz and 404 elsewhere; yields its port."""
