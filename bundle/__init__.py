@@ -4,6 +4,12 @@ Public surface: the manifest models, :func:`open_bundle`, :func:`write_bundle` a
 `bundle.reference` (the plain evaluation loop) is imported on its own, because it needs onnxruntime.
 """
 
+import os
+
+# onnxruntime would report its use to its maker, from a thread of its own and with a database in the home folder.
+# It reads this when it is loaded, and every package here imports `bundle` first.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 from bundle.errors import BundleError, BundleNotFound, InvalidBundle
 from bundle.manifest import (
     FORMAT_VERSION,

@@ -108,9 +108,15 @@ def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: C
         worker.serve(deployment.key, deployment.manifest)
         metrics.serve(deployment.key, deployment.manifest)
         log.info("serving %s on %s", deployment.key, executor.provider)
-    metrics.watch(lambda: gate.requests_in_flight, lambda: gate.rows_in_flight)
     ledger = Ledger(settings.feedback_requests)
-    return Context(settings, clock, deployments, executor, costs, worker, gate, metrics, ledger)
+    context = Context(settings, clock, deployments, executor, costs, worker, gate, metrics, ledger)
+    metrics.watch(
+        requests_in_flight=lambda: gate.requests_in_flight,
+        rows_in_flight=lambda: gate.rows_in_flight,
+        ready=lambda: context.ready,
+        device_thread_alive=lambda: worker.alive,
+    )
+    return context
 
 
 async def _warm_up(context: Context) -> None:
@@ -149,6 +155,8 @@ async def _walk(context: Context) -> None:
     They go to a twin of the application with metrics and ledger of its own, so that they are counted nowhere.
     """
     twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True)
+    for deployment in context.deployments.all():
+        twin.metrics.serve(deployment.key, deployment.manifest)
     transport = httpx.ASGITransport(_build(twin))
     async with httpx.AsyncClient(transport=transport, base_url="http://warm-up") as client:
         for deployment in context.deployments.all():

@@ -36,8 +36,7 @@ class Context:
     """Whether the service is stopping."""
 
 
-async def context_of(request: Request) -> Context:
+def context_of(request: Request) -> Context:
     """The context that `create_app` has left on the application."""
-    # A coroutine although it awaits nothing: FastAPI would call a plain function on another thread.
     context: Context = request.app.state.context
     return context

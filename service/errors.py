@@ -201,6 +201,16 @@ class InternalError(ServerProblem):
         super().__init__("The service failed on this request; its log tells why under this request id.")
 
 
+def codes() -> list[str]:
+    """Every code that a problem document may carry."""
+
+    def leaves(kind: type[Problem]) -> list[str]:
+        below = kind.__subclasses__()
+        return [code for one in below for code in leaves(one)] if below else [kind.code]
+
+    return leaves(Problem)
+
+
 def problem_response(problem: Problem, request_id: str) -> Response:
     """The problem as an RFC 9457 document."""
     document: Mapping[str, object] = {

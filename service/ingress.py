@@ -30,7 +30,8 @@ class Visit:
     request_id: str
     arrived: float
     """Monotonic seconds at which the request's head had been read."""
-    path: str
+    route: str = "unknown"
+    """Path of the route that took it, with parameters by name: never what a client made up."""
     model: str = ""
     """Key of the deployment, once it is known."""
     deadline: Deadline | None = None
@@ -76,9 +77,9 @@ class Ingress:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        visit = Visit(_request_id(headers), self._clock.now(), scope["path"])
+        visit = Visit(_request_id(headers), self._clock.now())
         scope.setdefault("state", {})["visit"] = visit
-        send = self._watch(visit, send)
+        send = self._watch(visit, scope, send)
         if _declared_length(headers) > self._max_body_bytes:
             # The body stays unread, so the connection cannot be used again.
             problem = self._too_large()
@@ -109,17 +110,18 @@ class Ingress:
 
         return bounded
 
-    def _watch(self, visit: Visit, send: Send) -> Send:
+    def _watch(self, visit: Visit, scope: Scope, send: Send) -> Send:
         async def watched(message: Message) -> None:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
+                visit.route = getattr(scope.get("route"), "path", visit.route)
                 MutableHeaders(scope=message)[REQUEST_ID] = visit.request_id
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 now = self._clock.now()
                 self._on_answered(visit, now)
                 log.debug(
-                    "%s %d", visit.path, visit.status,
+                    "%s %d", visit.route, visit.status,
                     extra={"request_id": visit.request_id, "duration_ms": round((now - visit.arrived) * 1e3, 3)},
                 )  # fmt: skip
 

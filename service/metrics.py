@@ -1,19 +1,22 @@
 """Prometheus instruments, on a registry that the caller brings.
 
 Durations are seconds. `model` is `name/version`. Counters of rows come in pairs, so that a ratio over any window
-and any fleet can be computed.
+and any fleet can be computed. Every series whose labels are known at start exists from then on: `increase()`
+cannot see the first event of a series that was not there before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from bundle import Manifest
 from service.engine.scheduler import Step
-from service.engine.ticket import Ticket
+from service.engine.ticket import StoppedBy, Ticket
+from service.errors import codes
 from service.ingress import Visit
 from service.ledger import Classes
 
@@ -21,6 +24,30 @@ SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25
 OVERSHOOT_SECONDS = (0, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MEMBERS = (*range(1, 17), 24, 32)
+ANSWERS = (StoppedBy.COMPLETE, StoppedBy.DEADLINE, StoppedBy.MAX_MEMBERS, StoppedBy.MEMBER_FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """Instruments of one prefix of one model."""
+
+    feedback_accuracy: Callable[[], Gauge]
+    labelled: Counter
+    correct: Counter
+    compared: Counter
+    agreeing: Counter
+
+
+@dataclass(frozen=True, slots=True)
+class _Model:
+    """Instruments of one model: looked up by label once, not at every request."""
+
+    overshoot: Histogram
+    queue_time: Histogram
+    members_used: dict[str, Histogram]
+    member_duration: list[Histogram]
+    batch_rows: list[Histogram]
+    prefixes: list[_Prefix]
 
 
 class Metrics:
@@ -28,30 +55,35 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self._models: dict[str, _Model] = {}
+        self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._latency = self._histogram(
             "request_duration_seconds", "From the request's head to the answer's last byte.", SECONDS, "path", "status"
         )
-        self._deadlines = self._counter("deadlines", "Requests with a deadline: met, late, unanswered.", "outcome")
+        deadlines = self._counter("deadlines", "Requests with a deadline: met, late, unanswered.", "outcome")
+        self._deadlines = {outcome: deadlines.labels(outcome) for outcome in ("met", "late", "unanswered")}
+        rejected = self._counter("rejected", "Requests answered by a problem document.", "reason")
+        self._rejected = {code: rejected.labels(code) for code in codes()}
         self._overshoot = self._histogram(
-            "deadline_overshoot_seconds", "Time past the deadline at the answer's last byte; 0 when met.",
-            OVERSHOOT_SECONDS, "model",
-        )  # fmt: skip
-        self._members_used = self._histogram("members_used", "Members in the answer.", MEMBERS, "model", "stopped_by")
-        self._member_duration = self._histogram(
-            "member_duration_seconds", "One step of a member.", SECONDS, "model", "member"
+            "deadline_overshoot_seconds",
+            "Time past the deadline at the answer's last byte; 0 when met.",
+            OVERSHOOT_SECONDS,
+            "model",
         )
         self._queue_time = self._histogram(
             "queue_duration_seconds", "From the request's head to its first step.", SECONDS, "model"
         )
+        self._members_used = self._histogram("members_used", "Members in the answer.", MEMBERS, "model", "stopped_by")
+        self._member_duration = self._histogram(
+            "member_duration_seconds", "One step of a member.", SECONDS, "model", "member"
+        )
         self._batch_rows = self._histogram("batch_rows", "Rows in a step.", ROWS, "model", "member")
-        self._rejected = self._counter("rejected", "Requests answered by a problem document.", "reason")
-        self._in_flight = Gauge("anytime_requests_in_flight", "Requests admitted and not answered.", registry=registry)
-        self._rows_in_flight = Gauge("anytime_rows_in_flight", "Rows admitted and not answered.", registry=registry)
-        self._accuracy = Gauge(
-            "anytime_prefix_accuracy",
+        self._accuracy = self._gauge(
+            "prefix_accuracy",
             "Accuracy after each number of members; source: validation (the manifest's) or feedback.",
-            ["model", "members", "source"],
-            registry=registry,
+            "model",
+            "members",
+            "source",
         )
         self._labelled = self._counter("feedback_rows", "Labelled rows, by prefix.", "model", "members")
         self._correct = self._counter("feedback_correct_rows", "Those the prefix had right.", "model", "members")
@@ -59,66 +91,101 @@ class Metrics:
             "prefix_rows", "Rows of requests that ran all members, by prefix.", "model", "members"
         )
         self._agreeing = self._counter(
-            "prefix_agreeing_rows", "Those on which the prefix named the class of the full ensemble.",
-            "model", "members",
-        )  # fmt: skip
-        self._counts: dict[tuple[str, int], tuple[int, int]] = {}
+            "prefix_agreeing_rows",
+            "Those on which the prefix named the class of the full ensemble.",
+            "model",
+            "members",
+        )
 
     def serve(self, model: str, manifest: Manifest) -> None:
-        """Show a bundle's accuracies from its held-out split."""
+        """Make the instruments of a served bundle, and show its accuracies from the held-out split."""
+        members = [member.index for member in manifest.members]
+        self._models[model] = _Model(
+            overshoot=self._overshoot.labels(model),
+            queue_time=self._queue_time.labels(model),
+            members_used={reason: self._members_used.labels(model, reason) for reason in ANSWERS},
+            member_duration=[self._member_duration.labels(model, member) for member in members],
+            batch_rows=[self._batch_rows.labels(model, member) for member in members],
+            prefixes=[self._prefix(model, member + 1) for member in members],
+        )
         for prefix in manifest.prefixes:
             self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
 
-    def watch(self, requests_in_flight: Callable[[], float], rows_in_flight: Callable[[], float]) -> None:
-        """Read the gauges of what is in flight from these, at each scrape."""
-        self._in_flight.set_function(requests_in_flight)
-        self._rows_in_flight.set_function(rows_in_flight)
+    def watch(
+        self,
+        *,
+        requests_in_flight: Callable[[], float],
+        rows_in_flight: Callable[[], float],
+        ready: Callable[[], float],
+        device_thread_alive: Callable[[], float],
+    ) -> None:
+        """Read these at each scrape."""
+        for name, text, value in (
+            ("requests_in_flight", "Requests admitted and not answered.", requests_in_flight),
+            ("rows_in_flight", "Rows admitted and not answered.", rows_in_flight),
+            ("ready", "1 once all members have been measured.", ready),
+            ("device_thread_alive", "1 while the thread that runs members lives.", device_thread_alive),
+        ):
+            self._gauge(name, text).set_function(value)
 
     def step_done(self, step: Step, duration_s: float) -> None:
         """The worker's `on_step`; rehearsals on nobody's rows are left out."""
         if step.tickets:
-            self._member_duration.labels(step.model, step.member).observe(duration_s)
-            self._batch_rows.labels(step.model, step.member).observe(step.rows)
+            model = self._models[step.model]
+            model.member_duration[step.member].observe(duration_s)
+            model.batch_rows[step.member].observe(step.rows)
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""
-        path = visit.path if visit.status not in {404, 405} else "unknown"
-        self._latency.labels(path, visit.status).observe(now - visit.arrived)
+        self._latency.labels(visit.route, visit.status).observe(now - visit.arrived)
         if visit.deadline is None:
             return
         late_s = now - visit.deadline.at
         if visit.status == 200:
-            self._deadlines.labels("late" if late_s > 0 else "met").inc()
-            self._overshoot.labels(visit.model).observe(max(0.0, late_s))
+            self._deadlines["late" if late_s > 0 else "met"].inc()
+            self._models[visit.model].overshoot.observe(max(0.0, late_s))
         elif visit.status >= 500:
-            self._deadlines.labels("unanswered").inc()
+            self._deadlines["unanswered"].inc()
 
     def rejected(self, code: str) -> None:
         """A problem document went out."""
-        self._rejected.labels(code).inc()
+        self._rejected[code].inc()
 
-    def predicted(self, ticket: Ticket, stopped_by: str, classes_by_prefix: Sequence[Classes]) -> None:
+    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, classes_by_prefix: Sequence[Classes]) -> None:
         """A prediction is about to go out."""
-        used = len(classes_by_prefix)
-        self._members_used.labels(ticket.model, stopped_by).observe(used)
+        model, used = self._models[ticket.model], len(classes_by_prefix)
+        model.members_used[stopped_by].observe(used)
         if ticket.started is not None:
-            self._queue_time.labels(ticket.model).observe(ticket.started - ticket.deadline.arrived)
+            model.queue_time.observe(ticket.started - ticket.deadline.arrived)
         if used == ticket.members_total:
-            for members, classes in enumerate(classes_by_prefix, start=1):
-                agreeing = int(np.count_nonzero(classes == classes_by_prefix[-1]))
-                self._compared.labels(ticket.model, members).inc(len(classes))
-                self._agreeing.labels(ticket.model, members).inc(agreeing)
+            for prefix, classes in zip(model.prefixes, classes_by_prefix, strict=True):
+                prefix.compared.inc(len(classes))
+                prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
 
     def labelled(self, model: str, members: int, correct: int, rows: int) -> None:
         """Feedback has come for a prefix."""
-        self._labelled.labels(model, members).inc(rows)
-        self._correct.labels(model, members).inc(correct)
+        prefix = self._models[model].prefixes[members - 1]
+        prefix.labelled.inc(rows)
+        prefix.correct.inc(correct)
         right, total = self._counts.get((model, members), (0, 0))
         self._counts[model, members] = right, total = right + correct, total + rows
-        self._accuracy.labels(model, members, "feedback").set(right / total)
+        prefix.feedback_accuracy().set(right / total)
+
+    def _prefix(self, model: str, members: int) -> _Prefix:
+        return _Prefix(
+            # Not made before there is feedback: an accuracy of 0 would be a lie.
+            feedback_accuracy=lambda: self._accuracy.labels(model, members, "feedback"),
+            labelled=self._labelled.labels(model, members),
+            correct=self._correct.labels(model, members),
+            compared=self._compared.labels(model, members),
+            agreeing=self._agreeing.labels(model, members),
+        )
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(f"anytime_{name}", text, labels, buckets=buckets, registry=self.registry)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"anytime_{name}", text, labels, registry=self.registry)
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"anytime_{name}", text, labels, registry=self.registry)

@@ -12,9 +12,9 @@ Standard library only; the caller brings the time.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 WINDOW_STEPS = 64
@@ -24,9 +24,8 @@ MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
 
-def quantile(values: Iterable[float], share: float) -> float:
-    """The smallest value that is at least as large as `share` of all (inverse of the empirical distribution)."""
-    ordered = sorted(values)
+def at_quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of ascending values that is at least as large as `share` of all (inverse distribution)."""
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
@@ -42,9 +41,10 @@ class MemberCost:
     """Safety quantile of measured / median during the rehearsal: what holds until there is something newer."""
     safety: float
     """Quantile of the ratios that predictions use."""
-    recent: deque[tuple[float, float]] = field(default_factory=lambda: deque(maxlen=WINDOW_STEPS))
+    recent: deque[tuple[float, float]] = field(default_factory=deque)
     """(instant, ratio) of the latest steps."""
-    _current: float | None = None
+    _ordered: list[float] = field(default_factory=list)
+    """The same ratios, ascending."""
 
     @classmethod
     def from_rehearsal(cls, durations_s: Mapping[int, list[float]], safety: float) -> MemberCost:
@@ -55,11 +55,11 @@ class MemberCost:
         rows = tuple(sorted(durations_s))
         medians: list[float] = []
         for size in rows:
-            medians.append(max(quantile(durations_s[size], 0.5), *medians[-1:], 1e-9))
+            medians.append(max(at_quantile(sorted(durations_s[size]), 0.5), *medians[-1:], 1e-9))
         ratios = [
             duration / median for size, median in zip(rows, medians, strict=True) for duration in durations_s[size]
         ]
-        return cls(rows, tuple(medians), quantile(ratios, safety), safety)
+        return cls(rows, tuple(medians), at_quantile(sorted(ratios), safety), safety)
 
     def curve(self, rows: int) -> float:
         """Typical seconds for a batch of `rows`, without today's ratio."""
@@ -74,17 +74,22 @@ class MemberCost:
 
     def observe(self, rows: int, duration_s: float, now: float) -> None:
         """Learn from a step of `rows` rows that ended at `now`."""
-        self.recent.append((now, duration_s / self.curve(rows)))
-        self._current = None
+        if len(self.recent) == WINDOW_STEPS:
+            self._forget_oldest()
+        ratio = duration_s / self.curve(rows)
+        self.recent.append((now, ratio))
+        insort(self._ordered, ratio)
 
     def predict(self, rows: int, now: float) -> float:
         """Seconds that a step of `rows` rows will stay within, at the safety quantile."""
         while self.recent and self.recent[0][0] < now - MEMORY_S:
-            self.recent.popleft()
-            self._current = None
-        if self._current is None:
-            self._current = quantile((r for _, r in self.recent), self.safety) if self.recent else self.rehearsed_ratio
-        return self.curve(rows) * self._current
+            self._forget_oldest()
+        ratio = at_quantile(self._ordered, self.safety) if self._ordered else self.rehearsed_ratio
+        return self.curve(rows) * ratio
+
+    def _forget_oldest(self) -> None:
+        _, ratio = self.recent.popleft()
+        del self._ordered[bisect_left(self._ordered, ratio)]
 
 
 class CostModel:

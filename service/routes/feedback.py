@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import numpy as np
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 
 from service.body import read_json
-from service.context import Context, context_of
+from service.context import context_of
 from service.errors import InvalidField, UnknownRequest
 from service.ledger import Classes
 from service.routes.documented import body_of, problems
@@ -23,11 +21,12 @@ router = APIRouter()
     responses=problems(400, 404, 413, 422),
     openapi_extra=body_of(FeedbackRequest),
 )
-async def feedback(request: Request, context: Annotated[Context, Depends(context_of)]) -> FeedbackResponse:
+async def feedback(request: Request) -> FeedbackResponse:
     """Count how each prefix of that request did; shown as accuracy by number of members in /metrics.
 
     Each answer can be labelled once, while it is among the latest.
     """
+    context = context_of(request)
     given = await read_json(request, FeedbackRequest)
     answered = context.ledger.find(given.request_id)
     if answered is None:

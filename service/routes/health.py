@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.responses import Response
 
-from service.context import Context, context_of
+from service.context import context_of
 from service.errors import ShuttingDown, WarmingUp
 from service.routes.documented import problems
 from service.schemas import Status
@@ -17,16 +15,17 @@ router = APIRouter()
 
 
 @router.get("/healthz", summary="Is the process sound?", responses=problems(503))
-async def health(context: Annotated[Context, Depends(context_of)]) -> Status:
+async def health(request: Request) -> Status:
     """200 while the device thread lives; otherwise the process should be restarted."""
-    if not context.worker.alive:
+    if not context_of(request).worker.alive:
         raise ShuttingDown("The device thread does not run: restart the service.", 1)
     return Status(status="ok")
 
 
 @router.get("/readyz", summary="Should it get traffic?", responses=problems(503))
-async def readiness(context: Annotated[Context, Depends(context_of)]) -> Status:
+async def readiness(request: Request) -> Status:
     """200 once all members have been measured, until the service is told to stop."""
+    context = context_of(request)
     if context.draining or not context.worker.alive:
         raise ShuttingDown("The service is stopping.", 1)
     if not context.ready:
@@ -35,6 +34,6 @@ async def readiness(context: Annotated[Context, Depends(context_of)]) -> Status:
 
 
 @router.get("/metrics", summary="Prometheus metrics", response_class=Response)
-async def metrics(context: Annotated[Context, Depends(context_of)]) -> Response:
+async def metrics(request: Request) -> Response:
     """All instruments in the Prometheus text format."""
-    return Response(generate_latest(context.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+    return Response(generate_latest(context_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

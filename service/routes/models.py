@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Request
 
 from service.context import Context, context_of
 from service.deployments import Deployment
@@ -15,16 +13,16 @@ router = APIRouter()
 
 
 @router.get("/models", summary="All served bundles")
-async def list_models(context: Annotated[Context, Depends(context_of)]) -> ModelList:
+async def list_models(request: Request) -> ModelList:
     """Every served version of every bundle."""
+    context = context_of(request)
     return ModelList(models=[_card(deployment, context) for deployment in context.deployments.all()])
 
 
 @router.get("/models/{name}", summary="One served bundle", responses=problems(404, 422))
-async def show_model(
-    name: str, context: Annotated[Context, Depends(context_of)], version: int | None = None
-) -> ModelCard:
+async def show_model(name: str, request: Request, version: int | None = None) -> ModelCard:
     """The bundle in its highest served version, or in the one asked for."""
+    context = context_of(request)
     return _card(context.deployments.find(name, version), context)
 
 

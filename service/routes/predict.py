@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import orjson
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service.body import read_json
@@ -34,12 +34,12 @@ router = APIRouter()
     responses=problems(400, 404, 413, 422, 500, 503, 504),
     openapi_extra=body_of(PredictRequest),
 )
-async def predict(request: Request, context: Annotated[Context, Depends(context_of)]) -> Response:
+async def predict(request: Request) -> Response:
     """Run members until the deadline, and answer with the mean logits of those that were finished.
 
     The clock starts when the request's head arrives. Without `deadline_ms` all members are run.
     """
-    visit = visit_of(request)
+    context, visit = context_of(request), visit_of(request)
     wanted = await read_json(request, PredictRequest)
     deadline = _deadline(wanted.deadline_ms, visit, context)
     _check_open(context)

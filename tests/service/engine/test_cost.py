@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import MEMORY_S, MemberCost, batch_sizes, quantile
+from service.engine.cost import MEMORY_S, MemberCost, at_quantile, batch_sizes
 
 
 def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
@@ -14,7 +14,7 @@ def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0.01, 1))
 def test_quantile_is_numpys_inverted_cdf(values: list[float], share: float):
-    assert quantile(values, share) == np.quantile(values, share, method="inverted_cdf")
+    assert at_quantile(sorted(values), share) == np.quantile(values, share, method="inverted_cdf")
 
 
 def test_curve_is_linear_between_rehearsed_sizes_and_beyond():
