@@ -17,9 +17,14 @@ from service.context import Context
 class Server:
     """The address of a running server, and its inside."""
 
-    def __init__(self, url: str, context: Context) -> None:
+    def __init__(self, url: str, context: Context, process: uvicorn.Server) -> None:
         self.url = url
         self.context = context
+        self._process = process
+
+    def terminate(self) -> None:
+        """What SIGTERM does: stop accepting, let requests in flight end."""
+        self._process.should_exit = True
 
     def idle(self) -> None:
         """Return when the worker has nothing left to do, idle rehearsals included."""
@@ -38,7 +43,7 @@ def serving(app: FastAPI, *, ready: bool = True) -> Iterator[Server]:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
-            running = Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.context)
+            running = Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.context, server)
             if ready:
                 _await_ready(running)
             yield running

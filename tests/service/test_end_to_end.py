@@ -283,6 +283,18 @@ def test_a_full_queue_is_refused_with_retry_after(tiny: Bundle, models: Path):
     assert caught.value.retry_after_s >= 1
 
 
+def test_a_request_in_flight_is_answered_after_sigterm(tiny: Bundle, models: Path):
+    executor = HeldExecutor(0)
+    with ThreadPoolExecutor() as pool:
+        with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:
+            answer = pool.submit(client.predict, samples(1))
+            assert executor.entered.wait(60)
+            server.terminate()
+            executor.release.set()
+            assert answer.result(60).stopped_by == "complete"
+        assert not server.context.worker.alive
+
+
 # Around the predictions
 
 
