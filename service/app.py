@@ -185,7 +185,9 @@ def _as_problem(error: Exception, request: Request) -> Problem:
         field = ".".join(map(str, first["loc"]))
         return InvalidField(f"Field `{field}`: {first['msg']}.", field=field)
     if isinstance(error, HTTPException) and error.status_code == 405:
-        return MethodNotAllowed(f"{request.url.path} does not take {request.method}; see /docs.")
+        refused = MethodNotAllowed(f"{request.url.path} does not take {request.method}; see /docs.")
+        refused.headers.update(error.headers or {})
+        return refused
     if isinstance(error, HTTPException) and error.status_code == 404:
         return NotFound(f"There is no {request.url.path} here; see /docs.")
     return InternalError()

@@ -35,7 +35,7 @@ class PredictRequest(_Request):
     model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
 
     inputs: Rows
-    deadline_ms: float | None = None
+    deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Milliseconds from the arrival of the request's head to its answer. Absent: all members are run."""
     model: str | None = None
     """Name of the bundle; may be left out while only one is served."""
@@ -104,7 +104,7 @@ class FeedbackRequest(_Request):
     model_config = _example({"request_id": "0f8fad5bd9cb469fa16570867728950e", "labels": ["setosa"]})
 
     request_id: str
-    labels: Annotated[list[int | str], Field(min_length=1)]
+    labels: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)] | str], Field(min_length=1)]
     """One per sample, in order: an index or the name of a class."""
 
 

@@ -253,6 +253,7 @@ def test_a_body_too_large_is_refused_before_it_is_sent(shared: Server):
 def test_other_errors_are_problem_documents_too(shared: Server, method: str, path: str, status: int, code: str):
     response = httpx.request(method, shared.url + path)
     assert (response.status_code, response.json()["code"]) == (status, code)
+    assert ("allow" in response.headers) == (status == 405)
 
 
 def test_an_unexpected_error_is_logged_with_its_request_and_hidden(
