@@ -57,6 +57,7 @@ class Worker:
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._running = False
+        self._closed = False
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
 
     @property
@@ -79,8 +80,11 @@ class Worker:
         self._manifests[model] = manifest
 
     def submit(self, ticket: Ticket) -> None:
-        """Admit a request; it will be settled exactly once."""
+        """Admit a request; it will be settled, whatever becomes of the worker."""
         self._inbox.put(lambda: self._scheduler.admit(ticket, self._clock.now()))
+        if self._closed:
+            # The thread may have read its inbox for the last time.
+            self._on_settled([Settled(ticket, StoppedBy.SHUTDOWN)])
 
     def cancel(self, ticket: Ticket, reason: StoppedBy) -> None:
         """Free what is left of a request before the next step starts."""
@@ -113,6 +117,8 @@ class Worker:
             log.critical("the device thread has died; restart the service", exc_info=True)
             raise
         finally:
+            self._closed = True
+            self._read_inbox()
             self._scheduler.cancel_all(StoppedBy.SHUTDOWN)
             self._report()
 

@@ -147,6 +147,12 @@ def test_stopping_settles_what_waits(bench: Callable[[Executor], Bench]):
     assert not subject.worker.alive
 
 
+def test_a_request_that_comes_too_late_is_settled_all_the_same(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    subject.worker.stop()
+    assert subject.run(forever()) is StoppedBy.SHUTDOWN
+
+
 def test_a_call_hands_back_its_result_or_its_error(bench: Callable[[Executor], Bench]):
     subject = bench(CpuExecutor(threads=1))
     assert subject.worker.call(lambda: 42).result(60) == 42
