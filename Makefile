@@ -34,7 +34,7 @@ bench: .venv/.installed ## print the numbers of benchmarks/README.md, measured h
 
 schema: .venv/.installed ## write the generated contracts: manifest.schema.json and openapi.yaml
 	$(BIN)/python -m bundle.schema
-	$(BIN)/python -m service.openapi
+	$(BIN)/python -m service.contract
 
 clean: ## remove the environment and caches
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -36,7 +36,15 @@ def test_no_file_imports_through_a_wall(package: str):
     assert {file: names for file, names in crossing.items() if names} == {}
 
 
-@pytest.mark.parametrize(("module", "absent"), [("bundle", "torch fastapi onnxruntime"), ("bundle.reference", "torch")])
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("bundle", "torch fastapi onnxruntime"),
+        ("bundle.reference", "torch fastapi"),
+        ("service.app", "torch training onnxscript matplotlib sklearn"),
+        ("service.client", "torch training fastapi onnxruntime"),
+    ],
+)
 def test_importing_does_not_load(module: str, absent: str):
     check = f"import sys, {module}; print([name for name in {absent.split()!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from bundle import Bundle
 from service import errors
 from service.app import create_app
-from service.openapi import PATH, render
+from service.contract import PATH, render
 from service.schemas import FeedbackRequest, PredictRequest, PredictResponse, ProblemDocument
 from service.settings import Settings
 
