@@ -25,6 +25,7 @@ from service.engine.device import open_executor
 from service.engine.executor import Executor
 from service.engine.gate import Gate
 from service.engine.rehearsal import rehearse
+from service.engine.reserve import Reserve
 from service.engine.scheduler import Scheduler
 from service.engine.worker import Worker
 from service.errors import InternalError, InvalidField, MethodNotAllowed, NotFound, Problem, problem_response
@@ -90,7 +91,7 @@ def _build(context: Context) -> FastAPI:
         Ingress,
         clock=context.clock,
         max_body_bytes=context.settings.max_body_bytes,
-        on_answered=context.metrics.answered,
+        on_answered=context.answered,
         on_rejected=context.metrics.rejected,
     )
     describe(app)
@@ -109,7 +110,8 @@ def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: C
         metrics.serve(deployment.key, deployment.manifest)
         log.info("serving %s on %s", deployment.key, executor.provider)
     ledger = Ledger(settings.feedback_requests)
-    context = Context(settings, clock, deployments, executor, costs, worker, gate, metrics, ledger)
+    reserve = Reserve(settings.reserve_ms / 1e3)
+    context = Context(settings, clock, deployments, executor, costs, worker, gate, reserve, metrics, ledger)
     metrics.watch(
         requests_in_flight=lambda: gate.requests_in_flight,
         rows_in_flight=lambda: gate.rows_in_flight,

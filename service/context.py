@@ -11,7 +11,9 @@ from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
 from service.engine.gate import Gate
+from service.engine.reserve import Reserve
 from service.engine.worker import Worker
+from service.ingress import Visit
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.settings import Settings
@@ -28,12 +30,19 @@ class Context:
     costs: CostModel
     worker: Worker
     gate: Gate
+    reserve: Reserve
     metrics: Metrics
     ledger: Ledger
     ready: bool = False
     """Whether all members have been measured."""
     draining: bool = False
     """Whether the service is stopping."""
+
+    def answered(self, visit: Visit, now: float) -> None:
+        """The last byte of an answer has been handed to the socket: learn from it, count it."""
+        if visit.decided is not None:
+            self.reserve.observe(now - visit.decided, now)
+        self.metrics.answered(visit, now)
 
 
 def context_of(request: Request) -> Context:

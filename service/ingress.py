@@ -36,6 +36,8 @@ class Visit:
     """Key of the deployment, once it is known."""
     deadline: Deadline | None = None
     """Once it is known."""
+    decided: float | None = None
+    """When the engine had decided the answer."""
     status: int = 0
     """HTTP status, once an answer has begun."""
 

@@ -114,6 +114,6 @@ def costs(*seconds: float, model: str = "tiny/1", per_row: float = 0.0) -> CostM
     sizes = (1, 2, 4, 8, 16, 32, 64)
     model_costs.add(
         model,
-        [MemberCost.from_rehearsal({n: [base + per_row * (n - 1)] for n in sizes}, safety=0.95) for base in seconds],
+        [MemberCost({n: [base + per_row * (n - 1)] for n in sizes}, safety=0.95) for base in seconds],
     )
     return model_costs

@@ -11,11 +11,10 @@ Standard library only; the caller brings the time.
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_left, insort
-from collections import deque
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from service.engine.recent import RecentQuantile, at_quantile
 
 WINDOW_STEPS = 64
 """Steps that a prediction looks back on: enough for a 95 % quantile, few enough to follow drift."""
@@ -24,42 +23,28 @@ MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
 
-def at_quantile(ordered: Sequence[float], share: float) -> float:
-    """The smallest of ascending values that is at least as large as `share` of all (inverse distribution)."""
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
-
-
-@dataclass(slots=True)
 class MemberCost:
-    """Predicted duration of one member."""
+    """Predicted duration of one member.
 
-    rows: tuple[int, ...]
-    """Rehearsed batch sizes, ascending."""
-    medians_s: tuple[float, ...]
-    """Median duration at each of them."""
-    rehearsed_ratio: float
-    """Safety quantile of measured / median during the rehearsal: what holds until there is something newer."""
-    safety: float
-    """Quantile of the ratios that predictions use."""
-    recent: deque[tuple[float, float]] = field(default_factory=deque)
-    """(instant, ratio) of the latest steps."""
-    _ordered: list[float] = field(default_factory=list)
-    """The same ratios, ascending."""
+    Args:
+        durations_s: rehearsed durations by batch size.
+        safety: quantile of the ratios that predictions use.
+    """
 
-    @classmethod
-    def from_rehearsal(cls, durations_s: Mapping[int, list[float]], safety: float) -> MemberCost:
-        """Build the curve from durations by batch size.
-
-        A larger batch never costs less: where noise says so, the curve stays level.
-        """
-        rows = tuple(sorted(durations_s))
+    def __init__(self, durations_s: Mapping[int, Sequence[float]], safety: float) -> None:
+        self.rows = tuple(sorted(durations_s))
+        """Rehearsed batch sizes, ascending."""
         medians: list[float] = []
-        for size in rows:
+        for size in self.rows:
+            # A larger batch never costs less: where noise says so, the curve stays level.
             medians.append(max(at_quantile(sorted(durations_s[size]), 0.5), *medians[-1:], 1e-9))
-        ratios = [
-            duration / median for size, median in zip(rows, medians, strict=True) for duration in durations_s[size]
-        ]
-        return cls(rows, tuple(medians), at_quantile(sorted(ratios), safety), safety)
+        self.medians_s = tuple(medians)
+        """Median duration at each of them."""
+        ratios = sorted(
+            duration / median for size, median in zip(self.rows, medians, strict=True) for duration in durations_s[size]
+        )
+        self._rehearsed_ratio = at_quantile(ratios, safety)
+        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S)
 
     def curve(self, rows: int) -> float:
         """Typical seconds for a batch of `rows`, without today's ratio."""
@@ -74,22 +59,12 @@ class MemberCost:
 
     def observe(self, rows: int, duration_s: float, now: float) -> None:
         """Learn from a step of `rows` rows that ended at `now`."""
-        if len(self.recent) == WINDOW_STEPS:
-            self._forget_oldest()
-        ratio = duration_s / self.curve(rows)
-        self.recent.append((now, ratio))
-        insort(self._ordered, ratio)
+        self._ratios.add(duration_s / self.curve(rows), now)
 
     def predict(self, rows: int, now: float) -> float:
         """Seconds that a step of `rows` rows will stay within, at the safety quantile."""
-        while self.recent and self.recent[0][0] < now - MEMORY_S:
-            self._forget_oldest()
-        ratio = at_quantile(self._ordered, self.safety) if self._ordered else self.rehearsed_ratio
-        return self.curve(rows) * ratio
-
-    def _forget_oldest(self) -> None:
-        _, ratio = self.recent.popleft()
-        del self._ordered[bisect_left(self._ordered, ratio)]
+        ratio = self._ratios.get(now)
+        return self.curve(rows) * (self._rehearsed_ratio if ratio is None else ratio)
 
 
 class CostModel:

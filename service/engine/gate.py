@@ -32,6 +32,8 @@ class Outcome:
 
     published: Published | None
     stopped_by: StoppedBy
+    decided: float
+    """When the wait should have ended: the engine settled the request, or its time was up."""
 
 
 class Gate:
@@ -94,7 +96,8 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, StoppedBy.ABANDONED)
         published = ticket.published
-        return Outcome(published, _refine(stopped_by, published, ticket))
+        decided = ticket.deadline.answer_by if ticket.ended is None else ticket.ended
+        return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
     def _wake(self, settled: Sequence[Settled]) -> None:
         for one in settled:

@@ -21,7 +21,7 @@ def rehearse(
 ) -> list[MemberCost]:
     """Measure the cost of each member of a loaded model; on the thread that owns the device."""
     return [
-        MemberCost.from_rehearsal(
+        MemberCost(
             {rows: _time(executor, Step(model, member, (), rows), clock) for rows in batch_sizes(max_batch_rows)},
             safety,
         )

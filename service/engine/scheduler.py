@@ -16,7 +16,6 @@ a *rehearsal* of that member, on nobody's rows, when the device has nothing else
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -83,7 +82,7 @@ class Scheduler:
         self._live: set[Ticket] = set()
         self._settled: list[Settled] = []
         self._doubted: tuple[str, int, int] | None = None
-        self._rehearsed_at = -math.inf
+        self._rehearsed_at = 0.0
 
     @property
     def waiting(self) -> int:

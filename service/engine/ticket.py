@@ -59,6 +59,8 @@ class Ticket:
     """Members done."""
     started: float | None = None
     """When its first step began."""
+    ended: float | None = None
+    """When it was decided that it gets no further member."""
     total: Logits | None = None
     """Sum of the logits of the members done."""
     activations: dict[tuple[int, str], Any] = field(default_factory=dict)

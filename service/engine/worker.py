@@ -141,6 +141,9 @@ class Worker:
     def _report(self) -> None:
         settled = self._scheduler.take_settled()
         if settled:
+            now = self._clock.now()
+            for one in settled:
+                one.ticket.ended = now
             self._on_settled(settled)
 
     def _run(self, step: Step) -> None:

@@ -50,6 +50,7 @@ async def predict(request: Request) -> Response:
         outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
     except QueueFull as full:
         raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
+    visit.decided = outcome.decided
     if outcome.published is None:
         raise _no_prefix(outcome.stopped_by, ticket, context)
     # The worker may be running a further member at this moment: count only what is in the answer.
@@ -80,9 +81,8 @@ def _deadline(deadline_ms: float | None, visit: Visit, context: Context) -> Dead
             "leave it out to run all members.",
             max_deadline_ms=settings.max_deadline_ms,
         )
-    deadline = Deadline.after(
-        visit.arrived, None if deadline_ms is None else deadline_ms / 1e3, settings.reserve_ms / 1e3
-    )
+    budget_s = None if deadline_ms is None else deadline_ms / 1e3
+    deadline = Deadline.after(visit.arrived, budget_s, context.reserve.seconds(visit.arrived))
     visit.deadline = None if deadline_ms is None else deadline
     return deadline
 
@@ -120,7 +120,8 @@ def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPre
     if stopped_by is StoppedBy.SHUTDOWN:
         return ShuttingDown("The service is stopping: send the request to another instance.", 1)
     first_ms = context.costs.typical(ticket.model, 0, ticket.rows) * 1e3
-    needed_ms = math.ceil((first_ms + context.settings.reserve_ms) * 10) / 10
+    reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
+    needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
     return NoPrefixInTime(
         f"No member was finished in time: the first takes about {first_ms:.3g} ms on {ticket.rows} rows; "
         f"allow at least {needed_ms:g} ms, more under load.",

@@ -5,11 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import MEMORY_S, MemberCost, at_quantile, batch_sizes
+from service.engine.cost import MEMORY_S, MemberCost, batch_sizes
+from service.engine.recent import at_quantile
 
 
 def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
-    return MemberCost.from_rehearsal({1: [seconds] * 5, 4: [2 * seconds] * 5}, safety)
+    return MemberCost({1: [seconds] * 5, 4: [2 * seconds] * 5}, safety)
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1), st.floats(0.01, 1))
@@ -23,12 +24,12 @@ def test_curve_is_linear_between_rehearsed_sizes_and_beyond():
 
 
 def test_curve_never_falls_with_the_batch():
-    cost = MemberCost.from_rehearsal({1: [0.005], 2: [0.004], 4: [0.006]}, 0.95)
+    cost = MemberCost({1: [0.005], 2: [0.004], 4: [0.006]}, 0.95)
     assert cost.curve(1) <= cost.curve(2) <= cost.curve(4)
 
 
 def test_rehearsed_spread_counts_until_something_is_learned():
-    cost = MemberCost.from_rehearsal({1: [0.010] * 9 + [0.030]}, safety=0.95)
+    cost = MemberCost({1: [0.010] * 9 + [0.030]}, safety=0.95)
     assert cost.predict(1, now=0.0) == pytest.approx(0.030)
 
 

@@ -116,9 +116,9 @@ def test_a_member_that_fails_leaves_the_earlier_prefix(tiny: Bundle, bench: Call
 @pytest.mark.parametrize("nan", [False, True])
 def test_one_request_at_fault_costs_its_company_nothing(tiny: Bundle, bench: Callable[[Executor], Bench], nan: bool):
     subject = bench(FailingExecutor(1, lambda one: one.request_id == "ticket-1", nan=nan))
-    held = subject.worker.call(lambda: [subject.worker.submit(one) for one in company])
     company = [forever(rows=2, seed=seed) for seed in range(3)]
-    held.result(60)
+    # Submitted on the worker's own thread, between two steps: they start together.
+    subject.worker.call(lambda: [subject.worker.submit(one) for one in company]).result(60)
     outcomes = {one.ticket: one.stopped_by for one in (subject.settled.get(timeout=60) for _ in range(3))}
     assert [outcomes[one] for one in company] == [StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.COMPLETE]
     for one in (company[0], company[2]):

@@ -1,0 +1,47 @@
+"""A quantile of what was measured lately: follows drift within a window, forgets with age. Standard library only."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Sequence
+
+
+class RecentQuantile:
+    """Quantile over the latest `window` values that are no older than `memory_s`.
+
+    Args:
+        share: which quantile, in (0, 1].
+        window: values to look back on.
+        memory_s: age at which a value no longer counts.
+    """
+
+    def __init__(self, share: float, window: int, memory_s: float) -> None:
+        self._share = share
+        self._window = window
+        self._memory_s = memory_s
+        self._timed: deque[tuple[float, float]] = deque()
+        self._ordered: list[float] = []
+
+    def add(self, value: float, now: float) -> None:
+        """Take in a value measured at `now`."""
+        if len(self._timed) == self._window:
+            self._forget_oldest()
+        self._timed.append((now, value))
+        insort(self._ordered, value)
+
+    def get(self, now: float) -> float | None:
+        """The quantile; None when nothing recent is known."""
+        while self._timed and self._timed[0][0] < now - self._memory_s:
+            self._forget_oldest()
+        return at_quantile(self._ordered, self._share) if self._ordered else None
+
+    def _forget_oldest(self) -> None:
+        _, value = self._timed.popleft()
+        del self._ordered[bisect_left(self._ordered, value)]
+
+
+def at_quantile(ordered: Sequence[float], share: float) -> float:
+    """The smallest of ascending values that is at least as large as `share` of all (inverse distribution)."""
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
