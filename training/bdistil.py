@@ -35,7 +35,10 @@ def run_rounds(game: Game) -> Outcome:
     ensemble, candidates = _restore(game)
     for index in range(len(ensemble), game.config.rounds):
         if index and float(ensemble.S_train_NL.abs().max()) == 0:
-            return Outcome(ensemble, f"the first {index} members already equal the teacher on the training set")
+            return Outcome(
+                ensemble,
+                f"after {index} of {game.config.rounds} rounds the answer equals the teacher's on the training set",
+            )
         search = _restore_search(game, index)
         found = _search_classes(game, ensemble, search, ensemble.members[-1].model_class if index else 0)
         if found is None:

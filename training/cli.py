@@ -38,7 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     try:
         recipe, config = _settings(options)
-        train(recipe, config, options.models, Console(), resume=options.resume)
+        console = Console()
+        with Bars(console) as bars:
+            bundle = train(recipe, config, options.models, bars, resume=options.resume)
+        console.print(_table(bundle.manifest))
+        console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
+        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
     except (TrainingError, BundleError, OSError) as error:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -48,18 +53,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(recipe: Recipe, config: RecipeConfig, models: Path, console: Console, *, resume: bool) -> Bundle:
-    """Everything that the command does; progress and the final table go to `console`."""
+def train(recipe: Recipe, config: RecipeConfig, models: Path, reporter: Reporter, *, resume: bool = False) -> Bundle:
+    """Everything that the command does: teacher, rounds, bundle, baselines, picture."""
     prepared = recipe.prepare(config)
     checkpoint = checkpoint_of(models, config, prepared.data, recipe.name)
-    picture = models / config.name / "report.png"
-    with Bars(console) as bars, run_of(checkpoint, config, resume=resume):
-        game = _prepare_game(prepared, config, checkpoint, bars)
+    with run_of(checkpoint, config, resume=resume):
+        game = _prepare_game(prepared, config, checkpoint, reporter)
         bundle = play(game, models, recipe.name)
-        _draw(game, prepared, bundle.manifest, picture)
-    console.print(_table(bundle.manifest))
-    console.print(f"bundle: {bundle.path}\npicture: {picture}", highlight=False, soft_wrap=True)
+        _draw(game, prepared, bundle.manifest, _picture(models, config))
     return bundle
+
+
+def _picture(models: Path, config: RecipeConfig) -> Path:
+    return models / config.name / "report.png"
 
 
 def _parser() -> argparse.ArgumentParser:

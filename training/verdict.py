@@ -45,8 +45,9 @@ def judge(game: Game, ensemble: Ensemble, network: StagedNetwork, sources: tuple
 def decide(game: Game, ensemble: Ensemble, f_NL: Tensor, validation_NL: Tensor) -> Verdict:
     """The verdict on a candidate's centred fp64 logits on the training and on the validation samples.
 
-    Definition 1's edge must be positive for every label, except where it cannot be: in the first round every pair
-    is a tie, and a candidate that equals the teacher has edge 0. Those two only have to meet the rest.
+    Definition 1's edge must be positive for every label, except where it cannot be. In the first round every pair
+    is a tie, so the first member is accepted on its loss alone. A candidate that equals the teacher has edge 0;
+    nothing can be better, so it is accepted as it is.
     """
     l_NL = f_NL - ensemble.teacher_train_NL
     largest, after = float(l_NL.abs().max()), prefix_loss(game, ensemble, validation_NL)
@@ -57,10 +58,11 @@ def decide(game: Game, ensemble: Ensemble, f_NL: Tensor, validation_NL: Tensor) 
     if largest > 2 * game.B:
         return Verdict(False, f"a residual of {largest:.3g} is beyond 2B = {2 * game.B:.3g}", edge, share, math.inf)
     before = prefix_loss(game, ensemble, None)
-    exempt = len(ensemble) == 0 or largest <= EXACT * game.B
+    if largest <= EXACT * game.B:
+        return Verdict(True, "", edge, share, after)
     if after >= before:
         reason = f"the validation loss of the running average would go from {before:.4g} to {after:.4g}"
-    elif edge <= 0 and not exempt:
+    elif edge <= 0 and len(ensemble):
         reason = f"Definition 1 fails, the smallest edge is {edge:.3g}"
     else:
         return Verdict(True, "", edge, share, after)

@@ -36,6 +36,8 @@ def load(path: Path, seed: int) -> tuple[Data, Logits | None]:
     for name, split in (("train", train), ("test", test)):
         if split.y.ndim != 1 or split.y.dtype.kind not in "iu" or len(split.y) == 0:
             raise BadData(f"{path}: {name}_y has shape {split.y.shape} and dtype {split.y.dtype}, but must be labels.")
+        if split.y.min() < 0:
+            raise BadData(f"{path}: {name}_y holds the label {split.y.min()}, but labels count from 0.")
         if len(split.x) != len(split.y):
             raise BadData(f"{path}: {name}_x has {len(split.x)} samples but {name}_y has {len(split.y)} labels.")
     logits = [arrays[name] for name in OPTIONAL if name in arrays]
@@ -59,11 +61,11 @@ def load(path: Path, seed: int) -> tuple[Data, Logits | None]:
 
 def _read(path: Path) -> Arrays:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, own_fid=False, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise BadData(f"There is no file {path}: name the archive with --set data=FILE.npz.") from None
-    except (OSError, ValueError, zipfile.BadZipFile, EOFError, AttributeError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise BadData(f"{path} cannot be read as an .npz archive of plain arrays: {error}.") from error
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:

@@ -83,13 +83,14 @@ class StagedNetwork(nn.Module):
         return self.head(hidden), taps
 
     def freeze(self) -> Self:
-        """Centre the logits by folding it into the last layer, then fix every value: eval mode, no gradients."""
+        """Centre the logits by folding it into the last layer, then fix every value: eval mode, no gradients left."""
         last = self.head[-1]
         if not isinstance(last, nn.Linear):
             raise TypeError("the head of a member must end in nn.Linear")
         with torch.no_grad():
             last.weight.sub_(last.weight.mean(dim=0, keepdim=True))
             last.bias.sub_(last.bias.mean())
+        self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
 
 

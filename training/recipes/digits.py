@@ -8,7 +8,7 @@ from training.recipes.recipe import Prepared, Recipe
 CONFIG = RecipeConfig(
     name="digits",
     teacher_widths=(8, 16),
-    teacher_epochs=40,
+    teacher_epochs=14,
     member_widths=(2, 4),
     rounds=6,
     connection="dense",
@@ -16,7 +16,7 @@ CONFIG = RecipeConfig(
     eta_rule="scaled",
     gamma=0.02,
     task_loss="running_average",
-    epochs=60,
+    epochs=20,
     batch_size=128,
     learning_rate=2e-2,
     weight_decay=5e-2,
