@@ -89,7 +89,7 @@ def _distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: i
 
     seed = derive_seed(game.config.seed, name, "order", k)
     Fitting(network, loss, len(x), schedule_of(game.config), seed).run(game.reporter, f"{name} {k} of {of}")
-    return network.freeze()
+    return network.finish()
 
 
 def _build(game: Game, model_class: ModelClass, seed: int) -> StagedNetwork:

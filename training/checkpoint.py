@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
@@ -71,5 +72,7 @@ class Checkpoint:
         return state
 
     def remove(self) -> None:
-        """Forget the run."""
+        """Forget the run, and the bundle's folder if nothing else is in it."""
         shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()

@@ -76,7 +76,7 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
         fitting.restore(saved["fitting"])
     phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
     fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
-    return network.freeze()
+    return network.finish()
 
 
 def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:

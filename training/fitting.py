@@ -40,7 +40,7 @@ class Fitting:
         self.epochs_done = 0
         self._batches = math.ceil(samples / schedule.batch_size)
         self._optimizer = torch.optim.AdamW(
-            network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
+            network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
         self._generator = torch.Generator().manual_seed(seed)
 

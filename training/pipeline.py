@@ -17,7 +17,7 @@ from training.checkpoint import Checkpoint
 from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
-from training.errors import BadConfig
+from training.errors import BadConfig, BadTeacher, NoWeakLearner
 from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
@@ -120,8 +120,16 @@ def checkpoint_of(models: Path, config: Config, data: Data, recipe: str) -> Chec
 
 @contextlib.contextmanager
 def run_of(checkpoint: Checkpoint, config: Config, *, resume: bool) -> Iterator[None]:
-    """A repeatable run around the block: its checkpoint is there from the start and gone after success."""
+    """A repeatable run around the block.
+
+    Its checkpoint is there from the start; it goes when the block succeeds, or ends in a way that resuming could
+    not change.
+    """
     checkpoint.start(resume=resume)
     with repeatable(config.threads):
-        yield
+        try:
+            yield
+        except (BadConfig, BadTeacher, NoWeakLearner):
+            checkpoint.remove()
+            raise
     checkpoint.remove()

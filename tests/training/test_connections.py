@@ -128,10 +128,10 @@ def test_flops_of_a_grouped_convolution():
     assert flops.count(layer, x).total == counter.get_total_flops() == 2 * 9 * 2 * 8 * 25
 
 
-def test_frozen_logits_are_centred_and_nothing_else_changes():
+def test_finished_logits_are_centred_and_nothing_else_changes():
     network, x = build().eval(), torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
     before = network(x)[0].detach()
-    after = network.freeze()(x)[0]
+    after = network.finish()(x)[0]
     torch.testing.assert_close(after, before - before.mean(dim=1, keepdim=True))
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not network.training

@@ -82,14 +82,21 @@ class StagedNetwork(nn.Module):
             taps.append(hidden)
         return self.head(hidden), taps
 
-    def freeze(self) -> Self:
-        """Centre the logits by folding it into the last layer, then fix every value: eval mode, no gradients left."""
+    def finish(self) -> Self:
+        """After training: centre the logits by folding that into the last layer, then :meth:`freeze`.
+
+        Once only: centring centred weights again would move their last bits.
+        """
         last = self.head[-1]
         if not isinstance(last, nn.Linear):
             raise TypeError("the head of a member must end in nn.Linear")
         with torch.no_grad():
             last.weight.sub_(last.weight.mean(dim=0, keepdim=True))
             last.bias.sub_(last.bias.mean())
+        return self.freeze()
+
+    def freeze(self) -> Self:
+        """Fix every value: eval mode, no gradients left and none to come."""
         self.zero_grad(set_to_none=True)
         return self.eval().requires_grad_(False)
 
