@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bundle import Bundle, BundleError, Manifest
+from bundle import Bundle, BundleError, Manifest, Round
 from training.baselines import no_resched, resched
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
@@ -128,7 +128,7 @@ def _table(manifest: Manifest) -> Table:
         title=f"{manifest.name}/{manifest.version}: {manifest.evaluation.samples} held-out samples",
         title_justify="left",
     )
-    for column in ("members", "FLOPs fraction", "accuracy", "agreement", "smallest edge", "weak learner"):
+    for column in ("members", "FLOPs fraction", "accuracy", "agreement", "smallest edge", "accepted"):
         table.add_column(column, justify="right")
     for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
         found = member.round
@@ -138,10 +138,16 @@ def _table(manifest: Manifest) -> Table:
             f"{100 * prefix.accuracy:.2f} %",
             f"{100 * prefix.agreement:.2f} %",
             "tie" if not member.index else f"{found.smallest_edge:.4f}" if found else "",
-            "yes" if found and found.weak_learner else "no",
+            _acceptance(found),
         )
     table.add_row("teacher", "1.000" if teacher.flops else "", f"{100 * teacher.accuracy:.2f} %", "", "", "")
     return table
+
+
+def _acceptance(found: Round | None) -> str:
+    if found is None:
+        return ""
+    return "yes" if found.weak_learner else f"no, best of {found.attempts}"
 
 
 if __name__ == "__main__":

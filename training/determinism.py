@@ -24,7 +24,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
 
 def seeded(seed: int, build: Callable[[], T]) -> T:
     """Call `build` (weight initialisation draws from torch's global generator) under `seed`, and restore it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # networks are built on the CPU
         torch.manual_seed(seed)
         return build()
 

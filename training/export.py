@@ -80,7 +80,8 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     links = [tap.cpu() for stage in features.read(member.sources, slice(0, max(PARITY_BATCHES))) for tap in stage]
     stages = len(member.network.stages)
     flat = _Flat(member.network.cpu(), stages, taps=taps).eval()
-    names = [f"member_{source:02d}_stage_{stage}" for stage in range(stages) for source in member.sources]
+    read = [(source, f"stage_{stage}") for stage in range(stages) for source in member.sources]
+    names = [f"member_{source:02d}_{tap}" for source, tap in read]
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
     content = strip(_to_onnx(flat, samples[:EXAMPLE_BATCH], [link[:EXAMPLE_BATCH] for link in links], names, outputs))
     _check_parity(f"member {index}", content, flat, samples, links)
@@ -91,12 +92,12 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
         tuple(
             Connection(
                 input=name,
-                from_member=int(name[7:9]),
-                from_output=name[10:],
+                from_member=source,
+                from_output=tap,
                 dtype="float32",
                 shape=tuple(link.shape[1:]),
             )
-            for name, link in zip(names, links, strict=True)
+            for name, (source, tap), link in zip(names, read, links, strict=True)
         ),
         tuple(
             Edge(name=name, dtype="float32", shape=tuple(result.shape[1:]))

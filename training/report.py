@@ -7,6 +7,7 @@ from pathlib import Path
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from bundle import Manifest
 from training.baselines import Point
@@ -43,7 +44,10 @@ def write_report(
     for label, points, colour, style in curves:
         axes.plot([x for x, _ in points], [100 * y for _, y in points], style, color=colour, label=label, lw=1.8, ms=6)
     for k, (x, y) in enumerate(ensemble, start=1):
-        axes.annotate(str(k), (x, 100 * y), (0, 8), textcoords="offset points", ha="center", color=BLUE, fontsize=9)
+        text = axes.annotate(
+            str(k), (x, 100 * y), (0, 8), textcoords="offset points", ha="center", color=BLUE, fontsize=9
+        )
+        text.set_path_effects([withStroke(linewidth=3, foreground="white")])  # legible on the teacher's line
     teacher = 100 * manifest.teacher.accuracy
     axes.axhline(teacher, color="black", lw=1, ls=(0, (6, 3)), label=f"teacher ({teacher:.1f} %)")
     _describe(figure, manifest)

@@ -60,7 +60,7 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> 
     agreement = parts["test"].argmax(dim=1).cpu() == torch.from_numpy(data.test.y.astype(np.int64))
     return Target(
         **{f"{name}_NL": centre(logits_NL.to(device)) for name, logits_NL in parts.items()},
-        teacher=_describe(teacher, data, float(agreement.double().mean())),
+        teacher=_describe(teacher, data, device, float(agreement.double().mean())),
     )
 
 
@@ -97,13 +97,12 @@ def _check(name: str, logits_NL: Tensor, samples: int, classes: int) -> None:
         raise BadTeacher(f"The teacher's {name} logits hold NaN or infinity.")
 
 
-def _describe(teacher: nn.Module | Logits, data: Data, accuracy: float) -> Teacher:
+def _describe(teacher: nn.Module | Logits, data: Data, device: torch.device, accuracy: float) -> Teacher:
     if not isinstance(teacher, nn.Module):
         return Teacher(name="logits", accuracy=accuracy)
-    sample = torch.from_numpy(data.train.x[:1]).to(next(teacher.parameters()).device)
     return Teacher(
         name=getattr(teacher, "name", type(teacher).__name__),
         accuracy=accuracy,
-        flops=flops.count(teacher, sample).total,
+        flops=flops.count_unknown(teacher, torch.from_numpy(data.train.x[:1]).to(device)) or None,
         parameters=flops.parameters(teacher),
     )

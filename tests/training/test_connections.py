@@ -128,6 +128,16 @@ def test_flops_of_a_grouped_convolution():
     assert flops.count(layer, x).total == counter.get_total_flops() == 2 * 9 * 2 * 8 * 25
 
 
+def test_flops_of_somebody_elses_network_are_those_of_the_counter_that_sees_more():
+    attention = torch.nn.MultiheadAttention(8, 2, batch_first=True)
+    x = torch.zeros(1, 5, 8)
+    assert flops.count_unknown(attention, x, x, x) >= 2 * 5 * 8 * (3 * 8 + 8)
+    lstm = torch.nn.LSTM(32, 32, batch_first=True)
+    assert flops.count_unknown(lstm, torch.zeros(1, 9, 32)) == flops.count(lstm, torch.zeros(1, 9, 32)).total
+    network = build()
+    assert flops.count_unknown(network, torch.zeros(1, *SHAPE)) == flops.count(network, torch.zeros(1, *SHAPE)).total
+
+
 def test_finished_logits_are_centred_and_nothing_else_changes():
     network, x = build().eval(), torch.randn(7, *SHAPE, generator=torch.Generator().manual_seed(0))
     before = network(x)[0].detach()

@@ -8,8 +8,21 @@ from training.recipes.recipe import Prepared, Recipe
 CONFIG = RecipeConfig(
     name="cube",
     teacher_widths=(16, 32),
-    teacher_epochs=30,
+    teacher_epochs=12,
     member_widths=(4, 8),
+    connection="dense",
+    first_expansion=1,
+    max_search=1,
+    eta_rule="scaled",
+    gamma=0.05,
+    bound_factor=3.0,
+    task_loss="running_average",
+    on_failure="best",
+    epochs=10,
+    batch_size=128,
+    learning_rate=2e-2,
+    weight_decay=5e-2,
+    threads=1,
 )
 
 
