@@ -147,7 +147,7 @@ def _table(manifest: Manifest) -> Table:
 def _acceptance(found: Round | None) -> str:
     if found is None:
         return ""
-    return "yes" if found.weak_learner else f"no, best of {found.attempts}"
+    return "yes" if found.weak_learner else "no"
 
 
 if __name__ == "__main__":

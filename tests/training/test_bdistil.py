@@ -121,7 +121,7 @@ def test_pitfall_4_a_prefix_that_equals_the_teacher_ends_the_run_early(tmp_path:
     game = game_of(nothing, data, [ZeroHead(widths=(4,))], config, checkpoint, Quiet())
     outcome = run_rounds(game)
     assert len(outcome.ensemble) == 1
-    assert outcome.stopped == "after 1 rounds the answer equals the teacher's on the training set"
+    assert outcome.stopped == "after 1 of 3 rounds the answer equals the teacher's on the training set"
 
 
 def test_a_costlier_class_is_searched_when_the_cheaper_fails_and_never_left(tmp_path: Path):
