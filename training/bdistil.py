@@ -62,8 +62,9 @@ def _search_classes(game: Game, ensemble: Ensemble, search: Search, first: int) 
 
 
 def _give_up(game: Game, ensemble: Ensemble, search: Search) -> Outcome:
-    last = f"; the best of them: {search.best.verdict.reason}" if search.best else ""
-    why = f"round {len(ensemble) + 1} found no weak learner in {search.attempts} candidates{last}"
+    reason = search.best.verdict.reason if search.best else search.last_reason
+    which = "the best" if search.best else "the last"
+    why = f"round {len(ensemble) + 1} found no weak learner in {search.attempts} candidates; {which} of them: {reason}"
     if not len(ensemble):
         raise NoWeakLearner(f"There is no ensemble: {why}.")
     game.reporter.say(f"Stopped with {len(ensemble)} members: {why}.")
@@ -112,4 +113,4 @@ def _restore_search(game: Game, index: int) -> Search:
     if not saved or saved["round"] != index:
         return Search()
     best = restore_candidate(game, index, saved["best"]) if saved["best"] else None
-    return Search(saved["attempts"], best)
+    return Search(saved["attempts"], best, saved["last_reason"])

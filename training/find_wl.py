@@ -35,6 +35,8 @@ class Search:
     """Candidates that were trained and judged in this round, over all classes."""
     best: Candidate | None = None
     """The one with the lowest validation loss, among those within the bound."""
+    last_reason: str = ""
+    """Why the latest was not accepted."""
 
 
 def find_weak_learner(
@@ -55,7 +57,8 @@ def find_weak_learner(
         search.attempts += 1
         if candidate.verdict.accepted:
             return candidate
-        game.reporter.say(f"  {game.describe(trial)}: no weak learner, {candidate.verdict.reason}")
+        search.last_reason = candidate.verdict.reason
+        game.reporter.say(f"  {game.describe(trial)}: no weak learner, {search.last_reason}")
         if candidate.verdict.validation_loss < (search.best.verdict.validation_loss if search.best else math.inf):
             search.best = candidate
     return None
@@ -131,6 +134,7 @@ def _save(game: Game, ensemble: Ensemble, search: Search, fitting: Fitting) -> N
             "round": len(ensemble),
             "attempts": search.attempts,
             "best": candidate_state(search.best) if search.best else None,
+            "last_reason": search.last_reason,
             "fitting": fitting.state(),
         },
     )

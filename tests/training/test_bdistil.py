@@ -98,6 +98,23 @@ def test_a_search_without_success_stops_and_says_where_and_why(tmp_path: Path):
     )
 
 
+class WildLater(FullyConnected):
+    """Members after the first start, and stay, far beyond any bound."""
+
+    def build(self, *arguments) -> StagedNetwork:
+        network = super().build(*arguments)
+        if arguments[-1]:
+            network.head[-1].weight.data.mul_(1e5)
+        return network
+
+
+def test_candidates_beyond_the_bound_are_not_even_taken_as_the_best(tmp_path: Path):
+    outcome = run_rounds(toy_game(tmp_path, classes=(WildLater(widths=(5, 4)),), **BEST))
+    assert len(outcome.ensemble) == 1
+    assert outcome.stopped is not None
+    assert outcome.stopped.startswith("round 2 found no weak learner in 1 candidates; the last of them: a residual of")
+
+
 def test_no_first_member_is_an_error(tmp_path: Path):
     game = toy_game(tmp_path, on_failure="stop", learning_rate=1e3, task_loss="member")
     with pytest.raises(NoWeakLearner, match="There is no ensemble: round 1 found no weak learner in 1 candidates"):
