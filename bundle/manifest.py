@@ -70,7 +70,8 @@ class Round(_Record):
     eq7_share: Share
     """Share of (sample, label) pairs for which Eq. 7 holds; ties (K+ = K-) do not count."""
     weak_learner: bool
-    """Whether Definition 1 held; False: taken as best candidate because the run was told to go on."""
+    """Whether the search accepted it: Definition 1 held for every label, the residual stayed within the bound and the
+    prefix did not get worse on validation. False: best candidate, taken because the run was told to go on."""
     effective_samples: NonNegative | None = None
     """Smallest effective sample size over labels of the weights the member was searched under."""
 
@@ -127,7 +128,7 @@ class Prefix(_Record):
     ece: Share
     """Expected calibration error, 15 equal-width bins of confidence."""
     flops_fraction: NonNegative
-    """FLOPs of all members up to here over those of the teacher."""
+    """FLOPs of all members up to here over those of the teacher; of the whole ensemble if the teacher's are unknown."""
 
 
 class Teacher(_Record):

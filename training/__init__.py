@@ -1,0 +1,26 @@
+"""Training: decompose a large classifier into an ensemble whose every prefix is an answer (B-DISTIL).
+
+Bring your own::
+
+    data = Data(train=Split(x, y), validation=Split(...), test=Split(...), classes=("cat", "dog"))
+    path = distil(teacher, data, [Convolutional(widths=(8, 16))], Config(name="pets"))
+"""
+
+from training.config import Config
+from training.data import Data, Split
+from training.errors import TrainingError
+from training.networks import Convolutional, FullyConnected, ModelClass
+from training.pipeline import distil
+from training.targets import Logits
+
+__all__ = [
+    "Config",
+    "Convolutional",
+    "Data",
+    "FullyConnected",
+    "Logits",
+    "ModelClass",
+    "Split",
+    "TrainingError",
+    "distil",
+]

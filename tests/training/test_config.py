@@ -1,0 +1,66 @@
+"""Settings: typed parsing, ranges, and one sentence for each kind of mistake."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from training import Config
+from training.errors import BadConfig
+from training.recipes import RECIPES
+
+DIGITS = RECIPES["digits"].config
+
+
+def test_every_type_is_parsed():
+    changed = DIGITS.override(["gamma=0.5", "rounds=3", "member_widths=3,7,9", "connection=residual", "name=mine"])
+    assert (changed.gamma, changed.rounds, changed.member_widths) == (0.5, 3, (3, 7, 9))
+    assert (changed.connection, changed.name) == ("residual", "mine")
+    assert changed.epochs == DIGITS.epochs
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("gama=1", "There is no setting 'gama'; there are: name, seed, device,"),
+        ("gamma", "--set 'gamma' is not of the form key=value."),
+        ("gamma=big", "gamma='big' is not of type float."),
+        ("rounds=2.5", "rounds='2.5' is not of type int."),
+        ("member_widths=4,x", "member_widths='4,x' is not integers separated by commas."),
+        ("member_widths=4,0", "must be one or more positive integers."),
+        ("connection=lstm", "connection='lstm' is none of: none, residual, dense."),
+        ("rounds=0", "rounds=0 must be at least 1."),
+        ("gamma=0", "gamma=0.0 must be positive and finite."),
+        ("gamma=nan", "gamma=nan must be positive and finite."),
+        ("eta=inf", "eta=inf must be positive and finite."),
+        ("weight_decay=nan", "weight_decay=nan must be at least 0."),
+        ("bound_factor=0.5", "bound_factor=0.5 must be at least 1."),
+        ("first_expansion=2", "first_expansion=2 must be below expansions=2"),
+        ("name=../up", "name='../up' cannot be a bundle's name"),
+    ],
+)
+def test_a_mistake_is_one_sentence(assignment: str, sentence: str):
+    with pytest.raises(BadConfig) as caught:
+        DIGITS.override([assignment])
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_are_named_and_recorded_as_json(name: str):
+    recipe = RECIPES[name]
+    assert recipe.name == recipe.config.name == name
+    assert recipe.summary
+    record = json.loads(json.dumps(recipe.config.record()))
+    assert set(record) == {field.name for field in dataclasses.fields(recipe.config)}
+
+
+def test_a_record_does_not_tell_where_a_file_lies():
+    assert RECIPES["npz"].config.override(["data=/home/somebody/points.npz"]).record()["data"] == "points.npz"
+
+
+def test_settings_do_not_change():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config(name="x").rounds = 2

@@ -1,0 +1,182 @@
+"""Data sets: parts kept apart, reproducible by seed, and clear words for bad arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.training.toy import toy_data
+from training import Data, Split
+from training.data import cube, digits, ellipsoid, npz
+from training.data.arrays import stratified
+from training.errors import BadData
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "dtype", "classes"),
+    [(digits, (8, 8), "uint8", 10), (ellipsoid, (32,), "float32", 2), (cube, (4, 8), "float32", 4)],
+)
+def test_a_seed_decides_everything(module, shape: tuple[int, ...], dtype: str, classes: int):
+    data = module.load(0)
+    assert (data.input_shape, data.train.x.dtype.name, len(data.classes)) == (shape, dtype, classes)
+    assert set(np.unique(data.train.y)) == set(range(classes))
+    assert data.sha256() == module.load(0).sha256() != module.load(1).sha256()
+
+
+def test_digits_are_parted_without_loss_or_overlap_and_stratified():
+    data = digits.load(0)
+    scans = {name: split.x.reshape(len(split), -1) for name, split in data.splits().items()}
+    scans["train"] = scans["train"][: len(data.train) // 3]
+    assert len(np.unique(np.concatenate(list(scans.values())), axis=0)) == 1797
+    for split in data.splits().values():
+        shares = np.bincount(split.y) / len(split)
+        assert np.abs(shares - 0.1).max() < 0.012
+
+
+def test_training_scans_come_with_their_shifts_and_labels():
+    train = digits.load(0).train
+    plain, right, left = np.split(train.x, 3)
+    np.testing.assert_array_equal(right[:, :, 1:], plain[:, :, :-1])
+    np.testing.assert_array_equal(left[:, :, :-1], plain[:, :, 1:])
+    assert not right[:, :, 0].any()
+    assert not left[:, :, -1].any()
+    for labels in np.split(train.y, 3):
+        np.testing.assert_array_equal(labels, train.y[: len(plain)])
+
+
+def test_ellipsoid_labels_are_balanced_and_even_in_x():
+    """x^T A x is large for long vectors, whatever their sign."""
+    data = ellipsoid.load(0)
+    assert abs(data.train.y.mean() - 0.5) < 0.03
+    length = np.linalg.norm(data.train.x, axis=1)
+    long, short = data.train.y[length > np.quantile(length, 0.95)], data.train.y[length < np.quantile(length, 0.05)]
+    assert long.mean() > 0.85
+    assert short.mean() < 0.15
+    assert abs(np.corrcoef(data.train.x.mean(axis=1), data.train.y)[0, 1]) < 0.05
+
+
+def test_cube_labels_are_those_of_the_nearest_vertex():
+    """A linear classifier of vertices is all it takes: points near one vertex share a label."""
+    data = cube.load(0)
+    x = data.train.x.reshape(len(data.train), -1)
+    signs = np.sign(x[:200])
+    for row, label in zip(signs, data.train.y[:200], strict=True):
+        inner = x @ row
+        nearest = data.train.y[np.argsort(inner)[-5:]]
+        assert label in nearest
+
+
+def test_hash_sees_every_part():
+    data, _ = toy_data()
+    for name, split in data.splits().items():
+        x = split.x.copy()
+        x[0, 0] += 1
+        assert dataclasses.replace(data, **{name: Split(x, split.y)}).sha256() != data.sha256()
+
+
+def test_stratified_takes_the_share_of_every_label():
+    y = np.repeat([0, 1, 2], [100, 40, 10])
+    assert list(np.bincount(y[stratified(y, 0.3, seed=1)])) == [30, 12, 3]
+
+
+def bad(**changes) -> Data:
+    x, y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
+    good = Split(x, y)
+    parts = {"train": good, "validation": good, "test": good, "classes": ("a", "b")}
+    return Data(**{**parts, **changes})
+
+
+X, Y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"classes": ("a",)}, "classes must be two or more different names"),
+        ({"classes": ("a", "a")}, "classes must be two or more different names"),
+        ({"train": Split(X.astype(np.float64), Y)}, "train x has dtype float64"),
+        ({"test": Split(X[:0], Y[:0])}, "test x has shape (0, 3)"),
+        ({"train": Split(X[:, 0], Y)}, "train x has shape (4,)"),
+        ({"train": Split(X, Y.astype(np.float32))}, "must be one integer label a sample"),
+        ({"train": Split(X, Y[:3])}, "train has 4 samples x but 3 labels y."),
+        ({"validation": Split(np.full_like(X, np.nan), Y)}, "validation x holds NaN or infinity in 12 places."),
+        ({"train": Split(X, Y + 1)}, "train y holds labels from 1 to 2, but there are 2 classes"),
+        ({"train": Split(X, Y - 1)}, "train y holds labels from -1 to 0, but there are 2 classes"),
+        ({"test": Split(np.zeros((4, 5), np.float32), Y)}, "do not have samples of one shape and dtype"),
+    ],
+)
+def test_bad_arrays_are_one_sentence(changes: dict, sentence: str):
+    with pytest.raises(BadData) as caught:
+        bad(**changes)
+    assert sentence in str(caught.value)
+
+
+def archive(folder: Path, **changes) -> Path:
+    """A valid archive with some arrays changed; None leaves one out."""
+    random = np.random.default_rng(0)
+    arrays = {
+        "train_x": random.normal(size=(30, 4)).astype(np.float32),
+        "train_y": np.arange(30) % 3,
+        "test_x": random.normal(size=(9, 4)).astype(np.float32),
+        "test_y": np.arange(9) % 3,
+    }
+    arrays = {name: value for name, value in {**arrays, **changes}.items() if value is not None}
+    np.savez(folder / "mine.npz", **arrays)
+    return folder / "mine.npz"
+
+
+def test_npz_without_logits(tmp_path: Path):
+    data, logits = npz.load(archive(tmp_path), seed=0)
+    assert logits is None
+    assert (len(data.train), len(data.validation), len(data.test)) == (24, 6, 9)
+    assert data.classes == ("class 0", "class 1", "class 2")
+
+
+def test_npz_logits_stay_with_their_samples(tmp_path: Path):
+    path = archive(tmp_path)
+    with np.load(path) as arrays:
+        train, test = arrays["train_x"], arrays["test_x"]
+    data, logits = npz.load(archive(tmp_path, train_logits=train, test_logits=test), seed=0)
+    assert logits is not None
+    for name, split in data.splits().items():
+        np.testing.assert_array_equal(getattr(logits, name), split.x)
+    assert len(data.classes) == 4, "as many as the logits say"
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_y": None}, "lacks train_y; it holds test_x, test_y, train_x."),
+        ({"labels": np.zeros(3)}, "holds labels, which nothing reads"),
+        ({"train_logits": np.zeros((30, 3))}, "give both train_logits and test_logits"),
+        ({"train_y": np.arange(20) % 3}, "train_x has 30 samples but train_y has 20 labels."),
+        ({"train_y": np.zeros(30)}, "train_y has shape (30,) and dtype float64, but must be labels."),
+        ({"train_logits": np.zeros((29, 3)), "test_logits": np.zeros((9, 3))}, "train_logits has 29 rows for 30"),
+        ({"train_y": np.arange(30) - 1}, "train_y holds the label -1, but labels count from 0."),
+        ({"train_x": np.full((30, 4), np.inf, np.float32)}, "holds NaN or infinity"),
+        ({"train_x": np.zeros((30, 4), object)}, "cannot be read as an .npz archive of plain arrays"),
+    ],
+)
+def test_a_bad_archive_is_one_sentence(tmp_path: Path, changes: dict, sentence: str):
+    path = archive(tmp_path, **changes)
+    with pytest.raises(BadData) as caught:
+        npz.load(path, seed=0)
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"not an archive", b"PK\x03\x04cut"])
+def test_a_file_that_is_no_archive_is_one_sentence(tmp_path: Path, content: bytes | None):
+    path = tmp_path / "mine.npz"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(BadData, match=r"mine\.npz"):
+        npz.load(path, seed=0)
+
+
+def test_a_single_array_is_no_archive(tmp_path: Path):
+    np.save(tmp_path / "mine.npy", np.zeros(3))
+    with pytest.raises(BadData, match="cannot be read"):
+        npz.load(tmp_path / "mine.npy", seed=0)

@@ -1,0 +1,155 @@
+"""The door for one's own teacher and data, end to end."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bundle import open_bundle
+from bundle.reference import running_average
+from tests.training.toy import CONFIG, toy_data
+from training import Config, FullyConnected, Logits, distil
+from training.errors import BadCheckpoint, BadConfig, BadTeacher
+
+CLASSES = [FullyConnected(widths=(5, 4))]
+SMALL = dataclasses.replace(CONFIG, rounds=2, connection="dense")
+
+
+@pytest.fixture(autouse=True)
+def epoch(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_logits_give_a_bundle_and_the_same_bits_twice(tmp_path: Path):
+    data, logits = toy_data()
+    folders = [distil(logits, data, CLASSES, SMALL, models=tmp_path / name) for name in ("one", "two")]
+    assert content(folders[0]) == content(folders[1])
+    assert folders[0] == tmp_path / "one" / "toy" / "1"
+    assert not (tmp_path / "one" / "toy" / ".checkpoint").exists()
+    manifest = open_bundle(tmp_path / "one", "toy").manifest
+    assert (manifest.teacher.name, manifest.teacher.flops) == ("logits", None)
+    assert manifest.prefixes[-1].flops_fraction == pytest.approx(1), "of the whole ensemble"
+    assert manifest.training is not None
+    assert manifest.training.data_sha256 == data.sha256()
+    assert manifest.training.config["classes"] == ["fc-5-4"]
+    assert manifest.created.timestamp() == 1700000000
+
+
+def test_another_seed_gives_another_ensemble(tmp_path: Path):
+    data, logits = toy_data()
+    settings = dataclasses.replace(SMALL, rounds=1)
+    one = distil(logits, data, CLASSES, settings, models=tmp_path)
+    two = distil(logits, data, CLASSES, dataclasses.replace(settings, seed=1), models=tmp_path)
+    assert (one.name, two.name) == ("1", "2"), "the next version"
+    assert content(one)["member_00.onnx"] != content(two)["member_00.onnx"]
+
+
+class Teacher(nn.Module):
+    """Knows the labels' rule, counts its calls in training mode, and has dropout to be caught with."""
+
+    def __init__(self, outputs: int = 3) -> None:
+        super().__init__()
+        self.layer, self.dropout = nn.Linear(6, outputs), nn.Dropout(0.5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.layer(x) * 4)
+
+
+def test_a_module_is_a_teacher_in_eval_mode_and_comes_back_as_it_was(tmp_path: Path):
+    data, _ = toy_data()
+    torch.manual_seed(0)
+    teacher = Teacher().train()
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    path = distil(teacher, data, CLASSES, SMALL, models=tmp_path)
+    assert teacher.training
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+    bundle = open_bundle(tmp_path, "toy")
+    assert bundle.path == path
+    described = bundle.manifest.teacher
+    with torch.no_grad():
+        logits_NL = teacher.eval()(torch.from_numpy(data.test.x)).numpy()
+    assert described.accuracy == pytest.approx(np.mean(logits_NL.argmax(1) == data.test.y))
+    assert (described.name, described.flops, described.parameters) == ("Teacher", 2 * 6 * 3, 21)
+    for prefix, answer in zip(bundle.manifest.prefixes, running_average(bundle, data.test.x), strict=True):
+        assert prefix.accuracy == pytest.approx(np.mean(answer.argmax(1) == data.test.y))
+        assert prefix.agreement == pytest.approx(np.mean(answer.argmax(1) == logits_NL.argmax(1)))
+
+
+def with_logits(**changes) -> Logits:
+    return dataclasses.replace(toy_data()[1], **changes)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "sentence"),
+    [
+        (Teacher(outputs=5), "The teacher has 5 classes, but the data has 3."),
+        (nn.Linear(7, 3), "The teacher cannot take samples of float32[6]"),
+        (nn.Flatten(0), "The teacher's train logits have shape (900,), but must be (150, 3)."),
+        (nn.LSTM(6, 3), "The teacher returns tuple, but must return one tensor of logits."),
+        (with_logits(train=np.zeros((150, 4))), "The teacher has 4 classes, but the data has 3."),
+        (with_logits(test=np.zeros((69, 3))), "The teacher's test logits have shape (69, 3), but must be (70, 3)."),
+        (with_logits(train=np.full((150, 3), np.nan)), "The teacher's train logits hold NaN or infinity."),
+        (with_logits(train=np.zeros((150, 3), int)), "The teacher's train logits must be an array of floats."),
+        (with_logits(validation=None), "The teacher's validation logits must be an array of floats."),
+    ],
+)
+def test_a_teacher_that_does_not_fit_is_one_sentence(tmp_path: Path, teacher: nn.Module | Logits, sentence: str):
+    with pytest.raises(BadTeacher) as caught:
+        distil(teacher, toy_data()[0], CLASSES, SMALL, models=tmp_path)
+    assert sentence in str(caught.value)
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+def test_classes_and_device_are_checked(tmp_path: Path):
+    data, logits = toy_data()
+    with pytest.raises(BadConfig, match="classes is empty"):
+        distil(logits, data, [], SMALL, models=tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(BadConfig, match="torch sees no CUDA device"):
+            distil(logits, data, CLASSES, dataclasses.replace(SMALL, device="cuda"), models=tmp_path)
+
+
+def test_resuming_nothing_or_another_run_is_refused(tmp_path: Path):
+    data, logits = toy_data()
+    with pytest.raises(BadCheckpoint, match="There is nothing to resume"):
+        distil(logits, data, CLASSES, SMALL, models=tmp_path, resume=True)
+    settings = dataclasses.replace(SMALL, epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        distil(logits, data, [Interrupting(widths=(5, 4))], settings, models=tmp_path)
+    assert (tmp_path / "toy" / ".checkpoint").is_dir()
+    with pytest.raises(BadCheckpoint, match="of a run with other settings"):
+        distil(logits, data, CLASSES, dataclasses.replace(settings, gamma=3.0), models=tmp_path, resume=True)
+    assert distil(logits, data, CLASSES, settings, models=tmp_path, resume=True).name == "1"
+
+
+class Interrupting(FullyConnected):
+    """Ctrl-C when the second member is built."""
+
+    def build(self, *arguments):
+        if arguments[-1]:
+            raise KeyboardInterrupt
+        return super().build(*arguments)
+
+
+def test_the_callers_torch_settings_are_left_alone(tmp_path: Path):
+    data, logits = toy_data()
+    torch.manual_seed(5)
+    expected, threads = torch.rand(1), torch.get_num_threads()
+    torch.manual_seed(5)
+    distil(logits, data, CLASSES, dataclasses.replace(SMALL, rounds=1), models=tmp_path)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_default_config_needs_only_a_name():
+    assert Config(name="mine").rounds == 7

@@ -1,0 +1,78 @@
+"""Checkpoints of a run: whole or absent, and only ever read back by the run that wrote them."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from training.errors import BadCheckpoint
+
+
+class Checkpoint:
+    """Named parts of a run's state in one hidden folder beside the bundle.
+
+    Each part is written aside, fsynced and renamed, so a kill leaves the old one or the new one. Parts that
+    depend on each other carry the same round number, and the reader compares.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str) -> None:
+        self.folder, self._fingerprint = folder, fingerprint
+
+    def start(self, *, resume: bool) -> None:
+        """Begin afresh, or make sure that there is something of this very run to go on from.
+
+        Raises:
+            BadCheckpoint: `resume`, but nothing was interrupted, or the settings or the data differ.
+        """
+        if not resume:
+            self.remove()
+            self.save("run", {})
+        elif not self.folder.is_dir():
+            raise BadCheckpoint(f"There is nothing to resume: no interrupted run left a {self.folder}.")
+        else:
+            self.load("run")
+
+    def save(self, part: str, state: dict[str, Any]) -> None:
+        """Replace `part` atomically."""
+        content = io.BytesIO()
+        torch.save({"fingerprint": self._fingerprint, "state": state}, content)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        aside = self.folder / f"{part}.partial"
+        with aside.open("wb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self.folder / f"{part}.pt")
+
+    def load(self, part: str) -> dict[str, Any] | None:
+        """The last saved state of `part`, None when there is none.
+
+        Raises:
+            BadCheckpoint: it is of another run, or cannot be read.
+        """
+        path = self.folder / f"{part}.pt"
+        if not path.is_file():
+            return None
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise BadCheckpoint(f"{path} cannot be read ({type(error).__name__}): start without --resume.") from error
+        if content["fingerprint"] != self._fingerprint:
+            raise BadCheckpoint(
+                f"{self.folder} is of a run with other settings, seed or data: repeat its command line, "
+                "or start without --resume."
+            )
+        state: dict[str, Any] = content["state"]
+        return state
+
+    def remove(self) -> None:
+        """Forget the run, and the bundle's folder if nothing else is in it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.folder.parent.rmdir()

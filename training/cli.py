@@ -1,0 +1,154 @@
+"""``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from bundle import Bundle, BundleError, Manifest, Round
+from training.baselines import no_resched, resched
+from training.checkpoint import Checkpoint
+from training.config import RecipeConfig
+from training.determinism import derive_seed, seeded
+from training.errors import BadConfig, TrainingError
+from training.game import Game
+from training.networks import LogitsOnly, ModelClass, Normalise
+from training.pipeline import checkpoint_of, device_of, game_of, play, run_of
+from training.progress import Bars, Reporter
+from training.recipes import RECIPES, Prepared, Recipe
+from training.report import write_report
+from training.targets import Logits
+from training.teacher import train_teacher
+
+BAD_INPUT, INTERRUPTED = 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code, with one sentence on stderr when it is not 0."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:<10} {recipe.summary}")
+        return 0
+    try:
+        recipe, config = _settings(options)
+        console = Console()
+        with Bars(console) as bars:
+            bundle = train(recipe, config, options.models, bars, resume=options.resume)
+        console.print(_table(bundle.manifest))
+        console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
+        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+    except (TrainingError, BundleError, OSError) as error:
+        print(f"train-ensemble: {error}", file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("train-ensemble: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def train(recipe: Recipe, config: RecipeConfig, models: Path, reporter: Reporter, *, resume: bool = False) -> Bundle:
+    """Everything that the command does: teacher, rounds, bundle, baselines, picture."""
+    prepared = recipe.prepare(config)
+    checkpoint = checkpoint_of(models, config, prepared.data, recipe.name)
+    with run_of(checkpoint, config, resume=resume):
+        game = _prepare_game(prepared, config, checkpoint, reporter)
+        bundle = play(game, models, recipe.name)
+        _draw(game, prepared, bundle.manifest, _picture(models, config))
+    return bundle
+
+
+def _picture(models: Path, config: RecipeConfig) -> Path:
+    return models / config.name / "report.png"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="train-ensemble",
+        description="Train a teacher, decompose it into an ensemble whose every prefix answers, write it as a bundle.",
+    )
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
+    parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="where bundles are (models)")
+    parser.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to train (auto)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    parser.add_argument("--resume", action="store_true", help="go on from an interrupted run of the same command")
+    parser.add_argument("--list", action="store_true", help="explain each recipe in a line, and stop")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
+    recipe = RECIPES.get(options.recipe)
+    if recipe is None:
+        named = f"There is no recipe {options.recipe!r}" if options.recipe else "A recipe is needed"
+        raise BadConfig(f"{named}; there are: {', '.join(RECIPES)}.")
+    flags = {"seed": options.seed, "device": options.device}
+    given = [f"{key}={value}" for key, value in flags.items() if value is not None]
+    return recipe, recipe.config.override([*options.set, *given])
+
+
+def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter) -> Game:
+    teacher: nn.Module | Logits
+    if isinstance(prepared.teacher, Logits):
+        teacher = prepared.teacher
+    else:
+        network = _teacher_network(prepared, prepared.teacher, config)
+        teacher = train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
+    game = game_of(teacher, prepared.data, prepared.classes, config, checkpoint, reporter)
+    described = game.target.teacher
+    reporter.say(f"teacher {described.name}: {100 * described.accuracy:.2f} % on {len(game.data.test)} test samples")
+    return game
+
+
+def _teacher_network(prepared: Prepared, model_class: ModelClass, config: RecipeConfig) -> nn.Module:
+    data = prepared.data
+    normalise, labels = Normalise.of(data.train.x), len(data.classes)
+    seed = derive_seed(config.seed, "teacher", "weights")
+    return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
+
+
+def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> None:
+    """Train the baselines of equal cost, and draw them with the ensemble."""
+    total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
+    budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
+    single = prepared.classes[-1] if isinstance(prepared.teacher, Logits) else prepared.teacher
+    independent = resched(game, prepared.classes[0], len(manifest.members))
+    write_report(picture, manifest, independent, no_resched(game, single, budgets), total)
+
+
+def _table(manifest: Manifest) -> Table:
+    teacher = manifest.teacher
+    table = Table(
+        title=f"{manifest.name}/{manifest.version}: {manifest.evaluation.samples} held-out samples",
+        title_justify="left",
+    )
+    for column in ("members", "FLOPs fraction", "accuracy", "agreement", "smallest edge", "accepted"):
+        table.add_column(column, justify="right")
+    for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
+        found = member.round
+        table.add_row(
+            str(prefix.members),
+            f"{prefix.flops_fraction:.3f}",
+            f"{100 * prefix.accuracy:.2f} %",
+            f"{100 * prefix.agreement:.2f} %",
+            "tie" if not member.index else f"{found.smallest_edge:.4f}" if found else "",
+            _acceptance(found),
+        )
+    table.add_row("teacher", "1.000" if teacher.flops else "", f"{100 * teacher.accuracy:.2f} %", "", "", "")
+    return table
+
+
+def _acceptance(found: Round | None) -> str:
+    if found is None:
+        return ""
+    return "yes" if found.weak_learner else "no"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

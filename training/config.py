@@ -1,0 +1,156 @@
+"""Settings of a run: frozen, checked when made, every key settable as ``--set key=value``."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from bundle.manifest import valid_name
+from training.errors import BadConfig
+
+MINIMUM = {
+    "seed": 0,
+    "threads": 1,
+    "rounds": 1,
+    "expansions": 1,
+    "first_expansion": 0,
+    "max_search": 1,
+    "bound_factor": 1,
+    "epochs": 1,
+    "batch_size": 2,
+    "weight_decay": 0,
+    "teacher_epochs": 1,
+    "teacher_blocks": 1,
+    "member_blocks": 1,
+}
+"""Smallest value of a key; what is not here and is a float must be positive."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What B-DISTIL needs to know besides teacher, data and model classes."""
+
+    name: str
+    """Name of the bundle, and of its folder."""
+    seed: int = 0
+    """Decides everything random: splits, initial weights, order of samples."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where training runs; `auto` takes CUDA when there is a device."""
+    threads: int = 2
+    """CPU threads of torch; another number gives sums in another order, so another last bit."""
+    rounds: int = 7
+    """T: the most members that are looked for."""
+    expansions: int = 2
+    """R: how many expansions F_0 ... F_(R-1) of a model class are searched; F_0 sees no earlier member."""
+    first_expansion: int = 0
+    """Expansion at which the search begins: 0 as in Algorithm 2; 1 to connect members without first failing."""
+    max_search: int = 2
+    """Random restarts for each expansion of each class."""
+    connection: Literal["none", "residual", "dense"] = "residual"
+    """How an expanded member sees earlier ones: the stages of the last r added, or all of them projected."""
+    eta: float = 1.0
+    """Step of the weight update, Eqs. 4 and 5; its unit is set by `eta_rule`."""
+    eta_rule: Literal["literal", "scaled", "theorem"] = "literal"
+    """`literal`: eta acts on logits; `scaled`: on logits over B; `theorem`: eta times Theorem 1's own."""
+    gamma: float = 100.0
+    """Eq. 6: the barrier has weight 1/gamma; dimensionless, a large value leaves hardly any barrier."""
+    bound_factor: float = 1.5
+    """B of Eq. 6 over the largest absolute centred logit of the teacher."""
+    temperature: float = 4.0
+    """Softens both sides of the distillation loss."""
+    task_loss: Literal["member", "running_average"] = "member"
+    """What the distillation loss judges: the new member alone (Eq. 6), or the prefix that it completes."""
+    on_failure: Literal["stop", "best"] = "stop"
+    """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
+    epochs: int = 20
+    """Passes over the training set for each candidate."""
+    batch_size: int = 64
+    """Samples in one step."""
+    learning_rate: float = 1e-2
+    """Peak rate of AdamW, after a short warm-up and before a cosine decay."""
+    weight_decay: float = 1e-4
+    """AdamW's."""
+
+    def __post_init__(self) -> None:
+        if not valid_name(self.name):
+            raise BadConfig(
+                f"name={self.name!r} cannot be a bundle's name: letters, digits, '.', '_', '-', at most 64."
+            )
+        for field in dataclasses.fields(self):
+            _check_range(field.name, getattr(self, field.name))
+        if self.first_expansion >= self.expansions:
+            raise BadConfig(
+                f"first_expansion={self.first_expansion} must be below expansions={self.expansions}: "
+                "the search would have no class."
+            )
+
+    def override(self, assignments: Sequence[str]) -> Self:
+        """A copy with ``key=value`` strings applied, each parsed as the key's type.
+
+        Raises:
+            BadConfig: unknown key, or a value that is not of the key's type or range.
+        """
+        hints = typing.get_type_hints(type(self))
+        changes: dict[str, object] = {}
+        for assignment in assignments:
+            key, equals, text = assignment.partition("=")
+            if not equals:
+                raise BadConfig(f"--set {assignment!r} is not of the form key=value.")
+            if key not in hints:
+                raise BadConfig(f"There is no setting {key!r}; there are: {', '.join(hints)}.")
+            changes[key] = _parse(key, text, hints[key])
+        return dataclasses.replace(self, **changes)  # type: ignore[arg-type]
+
+    def record(self) -> dict[str, object]:
+        """The settings as JSON values; of a path only its last part, because a manifest travels."""
+        return {key: _plain(value) for key, value in dataclasses.asdict(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig(Config):
+    """A recipe's settings: also which teacher is trained, and from which classes members come."""
+
+    teacher_widths: tuple[int, ...]
+    """Channels (or hidden units) of the teacher's stages."""
+    teacher_blocks: int = 2
+    """Blocks in each of the teacher's stages."""
+    teacher_epochs: int = 20
+    """Passes over the training set for the teacher."""
+    member_widths: tuple[int, ...]
+    """Channels (or hidden units) of a member's stages, in the cheapest model class."""
+    member_blocks: int = 1
+    """Blocks in each stage of a member."""
+
+
+def _check_range(key: str, value: object) -> None:
+    if isinstance(value, int | float) and key in MINIMUM and not value >= MINIMUM[key]:
+        raise BadConfig(f"{key}={value} must be at least {MINIMUM[key]}.")
+    if isinstance(value, float) and key not in MINIMUM and not 0 < value < float("inf"):
+        raise BadConfig(f"{key}={value} must be positive and finite.")
+    if isinstance(value, tuple) and (not value or min(value) < 1):
+        raise BadConfig(f"{key}={value} must be one or more positive integers.")
+
+
+def _parse(key: str, text: str, kind: type) -> object:
+    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
+    if choices and text not in choices:
+        raise BadConfig(f"{key}={text!r} is none of: {', '.join(choices)}.")
+    if choices or kind is str:
+        return text
+    try:
+        if typing.get_origin(kind) is tuple:
+            return tuple(int(part) for part in text.split(","))
+        return kind(text)
+    except ValueError:
+        wanted = "integers separated by commas" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        raise BadConfig(f"{key}={text!r} is not {wanted}.") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return value.name
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,97 @@
+"""The small dataclasses in which every data set arrives, checked when they are made."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from training.errors import BadData
+
+INPUT_DTYPES = ("uint8", "float32")
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Raw samples x (N, *shape), uint8 or float32, and labels y (N,), integers from 0."""
+
+    x: npt.NDArray[Any]
+    y: npt.NDArray[np.integer[Any]]
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A classification data set in three parts that are kept apart.
+
+    Members are trained on `train`, every choice (acceptance, tuning) is made on `validation`, and `test` is
+    only measured.
+
+    Raises:
+        BadData: a part is empty, shapes disagree, a value is not finite, or a label is out of range.
+    """
+
+    train: Split
+    validation: Split
+    test: Split
+    classes: tuple[str, ...]
+    """Names of the classes, in the order of their labels."""
+
+    def __post_init__(self) -> None:
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise BadData(f"classes must be two or more different names, not {list(self.classes)}.")
+        for name, split in self.splits().items():
+            check_split(name, split, len(self.classes))
+        shapes = {name: (split.x.shape[1:], split.x.dtype.name) for name, split in self.splits().items()}
+        if len(set(shapes.values())) != 1:
+            raise BadData(f"The parts do not have samples of one shape and dtype: {shapes}.")
+
+    def splits(self) -> dict[str, Split]:
+        """The three parts by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one sample."""
+        return tuple(self.train.x.shape[1:])
+
+    def sha256(self) -> str:
+        """Hash of every array with its shape and dtype, and of the class names."""
+        digest = hashlib.sha256(repr(self.classes).encode())
+        for name, split in self.splits().items():
+            for array in (split.x, split.y.astype(np.int64)):
+                digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
+                digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+
+def check_split(name: str, split: Split, classes: int) -> None:
+    """Raise BadData, in one sentence, when one part cannot be trained or measured on."""
+    x, y = split.x, split.y
+    if x.dtype.name not in INPUT_DTYPES:
+        raise BadData(f"{name} x has dtype {x.dtype}, but must be one of {', '.join(INPUT_DTYPES)}.")
+    if x.ndim < 2 or 0 in x.shape:
+        raise BadData(f"{name} x has shape {x.shape}, but must be (samples, ...) and not empty.")
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise BadData(f"{name} y has shape {y.shape} and dtype {y.dtype}, but must be one integer label a sample.")
+    if len(x) != len(y):
+        raise BadData(f"{name} has {len(x)} samples x but {len(y)} labels y.")
+    if not np.isfinite(x).all():
+        raise BadData(f"{name} x holds NaN or infinity in {int((~np.isfinite(x)).sum())} places.")
+    if y.min() < 0 or y.max() >= classes:
+        raise BadData(f"{name} y holds labels from {y.min()} to {y.max()}, but there are {classes} classes (from 0).")
+
+
+def stratified(y: npt.NDArray[np.integer[Any]], share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """A mask of about `share` of the samples, the same share of every label, drawn by `seed`."""
+    random = np.random.default_rng(seed)
+    mask = np.zeros(len(y), dtype=np.bool_)
+    for label in np.unique(y):
+        members = random.permutation(np.flatnonzero(y == label))
+        mask[members[: round(share * len(members))]] = True
+    return mask

@@ -1,0 +1,97 @@
+"""The members found so far, frozen, with everything of them that later rounds read.
+
+Earlier members never run again during training: their taps on the training and validation samples are kept, and
+the cumulative residual S says all that the weights need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bundle import Round
+from training.errors import TrainingError
+from training.networks import StagedNetwork
+
+BATCH = 256
+"""Samples in one evaluation step; fixed, so that a resumed run repeats its sums to the bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedMember:
+    """A frozen member, the earlier members that it reads, and how its round went."""
+
+    network: StagedNetwork
+    sources: tuple[int, ...]
+    model_class: int
+    """Position of its class in the run's list."""
+    round: Round
+
+
+class Features:
+    """Stored taps of every member on one part of the data."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+        self._taps: dict[int, list[Tensor]] = {}
+
+    def add(self, index: int, taps: list[Tensor]) -> None:
+        """Keep the taps of member `index`: for each stage (N, ...)."""
+        self._taps[index] = taps
+
+    def read(self, sources: Sequence[int], batch: Tensor | slice) -> list[list[Tensor]]:
+        """For each stage the taps of `sources` on the samples of `batch`; empty without sources.
+
+        Raises:
+            TrainingError: a source was never evaluated, so the order of the members is broken.
+        """
+        missing = [source for source in sources if source not in self._taps]
+        if missing:
+            raise TrainingError(f"Member {missing[0]} is read by a later one, but was not evaluated before it.")
+        per_source = [[tap[batch] for tap in self._taps[source]] for source in sources]
+        return [list(stage) for stage in zip(*per_source, strict=True)]
+
+    def evaluate(self, network: StagedNetwork, sources: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+        """Logits and taps of `network` on all samples, in eval mode and without gradients.
+
+        A network that was in training mode is put back into it.
+        """
+        training = network.training
+        network.eval()
+        with torch.no_grad():
+            parts = [
+                network(self.x[start : start + BATCH], self.read(sources, slice(start, start + BATCH)))
+                for start in range(0, len(self.x), BATCH)
+            ]
+        network.train(training)
+        taps = [torch.cat(stage) for stage in zip(*(taps for _, taps in parts), strict=True)]
+        return torch.cat([logits for logits, _ in parts]), taps
+
+
+class Ensemble:
+    """Ordered members with their stored features and cumulative residuals on training and validation samples."""
+
+    def __init__(self, train: Features, validation: Features, train_NL: Tensor, validation_NL: Tensor) -> None:
+        self.train, self.validation = train, validation
+        self.teacher_train_NL, self.teacher_validation_NL = train_NL, validation_NL
+        self.members: list[TrainedMember] = []
+        self.S_train_NL = torch.zeros_like(train_NL, dtype=torch.float64)
+        self.S_validation_NL = torch.zeros_like(validation_NL, dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def add(self, member: TrainedMember) -> None:
+        """Append a frozen member: store its taps, add its residuals to S."""
+        index = len(self.members)
+        for features, S_NL, teacher_NL in (
+            (self.train, self.S_train_NL, self.teacher_train_NL),
+            (self.validation, self.S_validation_NL, self.teacher_validation_NL),
+        ):
+            logits_NL, taps = features.evaluate(member.network, member.sources)
+            features.add(index, taps)
+            S_NL.add_(logits_NL.double() - teacher_NL)
+        self.members.append(member)

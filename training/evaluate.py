@@ -1,0 +1,66 @@
+"""Quality of every prefix, measured as it is served: through onnxruntime."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import Bundle, Prefix
+from bundle.reference import running_average
+
+BINS = 15
+"""Equal-width bins of confidence for the calibration error."""
+
+Array = npt.NDArray[Any]
+
+
+def measure(
+    bundle: Bundle, x: Array, y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
+) -> tuple[Prefix, ...]:
+    """One entry for each prefix.
+
+    Args:
+        bundle: an opened bundle; only its graphs and wiring are used.
+        x: raw samples (N, *shape).
+        y: labels (N,).
+        teacher_NL: the teacher's logits on `x`.
+        flops: FLOPs of each member.
+        teacher_flops: what the fractions are of.
+    """
+    teacher = teacher_NL.argmax(axis=1)
+    costs = np.cumsum(flops) / teacher_flops
+    return tuple(
+        Prefix(
+            members=k,
+            accuracy=float((logits_NL.argmax(axis=1) == y).mean()),
+            agreement=float((logits_NL.argmax(axis=1) == teacher).mean()),
+            nll=negative_log_likelihood(logits_NL, y),
+            ece=calibration_error(logits_NL, y),
+            flops_fraction=float(costs[k - 1]),
+        )
+        for k, logits_NL in enumerate(running_average(bundle, x), start=1)
+    )
+
+
+def log_softmax(logits_NL: Array) -> Array:
+    """In fp64, shifted by the maximum, so that nothing overflows."""
+    shifted_NL = logits_NL.astype(np.float64) - logits_NL.max(axis=1, keepdims=True)
+    log_probabilities: Array = shifted_NL - np.log(np.exp(shifted_NL).sum(axis=1, keepdims=True))
+    return log_probabilities
+
+
+def negative_log_likelihood(logits_NL: Array, y: Array) -> float:
+    """Mean over samples, in nats."""
+    return float(-log_softmax(logits_NL)[np.arange(len(y)), y].mean())
+
+
+def calibration_error(logits_NL: Array, y: Array) -> float:
+    """Expected calibration error: mean gap of confidence and accuracy over bins, weighted by their samples."""
+    confidence = np.exp(log_softmax(logits_NL).max(axis=1))
+    correct = (logits_NL.argmax(axis=1) == y).astype(np.float64)
+    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
+    gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
+    return float(min(1.0, np.abs(gaps).sum() / len(y)))

@@ -1,0 +1,140 @@
+"""Algorithm 2, FIND-WL: search one model class, expansion by expansion, for a weak learner."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from training import boosting
+from training.config import Config
+from training.ensemble import Ensemble
+from training.fitting import Fitting, Schedule
+from training.game import Game, Trial
+from training.networks import StagedNetwork
+from training.verdict import Verdict, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A trained, frozen network and what was found about it."""
+
+    trial: Trial
+    network: StagedNetwork
+    verdict: Verdict
+
+
+@dataclass(slots=True)
+class Search:
+    """How far a round has come: what a resumed run must know besides the epoch it was in."""
+
+    attempts: int = 0
+    """Candidates that were trained and judged in this round, over all classes."""
+    best: Candidate | None = None
+    """The one with the lowest validation loss, among those within the bound."""
+    last_reason: str = ""
+    """Why the latest was not accepted."""
+
+
+def find_weak_learner(
+    game: Game, ensemble: Ensemble, model_class: int, search: Search, skip: int = 0
+) -> Candidate | None:
+    """Algorithm 2 on one class: the first candidate that is a weak learner, or None.
+
+    Args:
+        game: what does not change between rounds.
+        ensemble: the members so far, and with them the weights K+ and K-.
+        model_class: position of the class in the game's list.
+        search: the round's progress; updated.
+        skip: trials of this class that were judged before the run was interrupted.
+    """
+    for trial in game.trials(model_class, len(ensemble))[skip:]:
+        network = train_candidate(game, ensemble, trial, search)
+        candidate = Candidate(trial, network, judge(game, ensemble, network, trial.sources))
+        search.attempts += 1
+        if candidate.verdict.accepted:
+            return candidate
+        search.last_reason = candidate.verdict.reason
+        game.reporter.say(f"  {game.describe(trial)}: no weak learner, {search.last_reason}")
+        if candidate.verdict.validation_loss < (search.best.verdict.validation_loss if search.best else math.inf):
+            search.best = candidate
+    return None
+
+
+def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search) -> StagedNetwork:
+    """SGD on Eq. 6 (line 6), with a checkpoint after every epoch; the network comes back frozen."""
+    network = game.build(trial, len(ensemble))
+
+    def loss(batch: Tensor) -> Tensor:
+        logits_NL, _ = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
+        return eq6_loss(game, ensemble, logits_NL, batch)
+
+    seed = game.seed("order", len(ensemble), trial)
+    fitting = Fitting(network, loss, len(ensemble.train.x), schedule_of(game.config), seed)
+    saved = game.checkpoint.load("trial")
+    if saved and (saved["round"], saved["attempts"]) == (len(ensemble), search.attempts):
+        fitting.restore(saved["fitting"])
+    phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
+    fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
+    return network.finish()
+
+
+def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
+    """Eq. 6 on a batch of sample indices, with means in place of sums.
+
+    With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
+    that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
+    moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
+    gradient on the member keeps its size, and gamma its meaning, from round to round.
+    """
+    config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
+    l_NL = boosting.centre(logits_NL) - teacher_NL
+    judged_NL, k = l_NL, 1
+    if config.task_loss == "running_average":
+        k = len(ensemble) + 1
+        judged_NL = (S_NL.float() + l_NL) / k
+    task = k**2 * boosting.distillation_loss(teacher_NL + judged_NL, teacher_NL, config.temperature)
+    return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+
+
+def schedule_of(config: Config) -> Schedule:
+    """How a member is fitted."""
+    return Schedule(
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+
+
+def candidate_state(candidate: Candidate) -> dict[str, Any]:
+    """A candidate as plain values and tensors."""
+    return {
+        "trial": dataclasses.asdict(candidate.trial),
+        "verdict": dataclasses.asdict(candidate.verdict),
+        "network": candidate.network.state_dict(),
+    }
+
+
+def restore_candidate(game: Game, index: int, state: dict[str, Any]) -> Candidate:
+    """The inverse of :func:`candidate_state` for a candidate of round `index`."""
+    trial = Trial(**{**state["trial"], "sources": tuple(state["trial"]["sources"])})
+    network = game.build(trial, index)
+    network.load_state_dict(state["network"])
+    return Candidate(trial, network.freeze(), Verdict(**state["verdict"]))
+
+
+def _save(game: Game, ensemble: Ensemble, search: Search, fitting: Fitting) -> None:
+    game.checkpoint.save(
+        "trial",
+        {
+            "round": len(ensemble),
+            "attempts": search.attempts,
+            "best": candidate_state(search.best) if search.best else None,
+            "last_reason": search.last_reason,
+            "fitting": fitting.state(),
+        },
+    )

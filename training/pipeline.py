@@ -1,0 +1,135 @@
+"""The whole way from a teacher and data to a bundle."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from bundle import Bundle
+from training.bdistil import run_rounds
+from training.checkpoint import Checkpoint
+from training.config import Config
+from training.data import Data
+from training.determinism import repeatable
+from training.errors import BadConfig, BadTeacher, NoWeakLearner
+from training.game import Game, bound_of, eta_of
+from training.networks import ModelClass, Normalise
+from training.progress import Quiet, Reporter
+from training.publish import publish
+from training.targets import Logits, target_of
+
+RECIPE = "distil"
+"""What the manifest names as the recipe of a run that was called from Python."""
+
+
+def distil(
+    teacher: nn.Module | Logits,
+    data: Data,
+    classes: Sequence[ModelClass],
+    config: Config,
+    *,
+    models: Path = Path("models"),
+    resume: bool = False,
+) -> Path:
+    """Decompose your own teacher into an ensemble and write it as a bundle.
+
+    Everything is checked before any training starts. A run that is killed leaves a checkpoint of its last epoch
+    in ``<models>/<name>/.checkpoint``; the same call with ``resume=True`` goes on from there, and on the CPU
+    ends with the same bundle to the bit.
+
+    Args:
+        teacher: a module from raw samples, as a tensor of the data's dtype, to logits (N, L); or its logits.
+        data: samples and labels in three parts.
+        classes: where members are searched, in order of cost; equal numbers of stages and widths between classes
+            if members of different classes are to be connected.
+        config: how.
+        models: the models folder; the bundle becomes its next version of ``config.name``.
+        resume: go on from an interrupted run of the same call.
+
+    Returns:
+        The folder of the bundle.
+
+    Raises:
+        BadConfig, BadTeacher, BadCheckpoint: an argument cannot be used (BadData: when `data` was made).
+        NoWeakLearner: no first member was found.
+    """
+    checkpoint = checkpoint_of(models, config, data, RECIPE)
+    with run_of(checkpoint, config, resume=resume):
+        game = game_of(teacher, data, classes, config, checkpoint, Quiet())
+        return play(game, models, RECIPE).path
+
+
+def play(game: Game, models: Path, recipe: str) -> Bundle:
+    """The rounds, then the bundle."""
+    outcome = run_rounds(game)
+    game.reporter.begin("export and measure", 1)
+    return publish(game, outcome, models, recipe)
+
+
+def game_of(
+    teacher: nn.Module | Logits,
+    data: Data,
+    classes: Sequence[ModelClass],
+    config: Config,
+    checkpoint: Checkpoint,
+    reporter: Reporter,
+) -> Game:
+    """Check the arguments against each other, and fix what the teacher decides."""
+    if not classes:
+        raise BadConfig("classes is empty: give at least one model class to search members in.")
+    device = device_of(config)
+    target = target_of(teacher, data, device)
+    B = bound_of(config, target)
+    return Game(
+        config=config,
+        data=data,
+        classes=tuple(classes),
+        target=target,
+        normalise=Normalise.of(data.train.x),
+        device=device,
+        eta=eta_of(config, B, len(data.train)),
+        B=B,
+        checkpoint=checkpoint,
+        reporter=reporter,
+    )
+
+
+def device_of(config: Config) -> torch.device:
+    """The device that `config.device` means on this machine.
+
+    Raises:
+        BadConfig: CUDA was asked for and there is none.
+    """
+    available = torch.cuda.is_available()
+    if config.device == "cuda" and not available:
+        raise BadConfig("device=cuda, but torch sees no CUDA device here: use auto or cpu.")
+    return torch.device("cuda" if config.device != "cpu" and available else "cpu")
+
+
+def checkpoint_of(models: Path, config: Config, data: Data, recipe: str) -> Checkpoint:
+    """The checkpoint folder of a run: hidden, beside the bundle's versions."""
+    identity = json.dumps([recipe, config.record(), data.sha256()], sort_keys=True)
+    return Checkpoint(models / config.name / ".checkpoint", hashlib.sha256(identity.encode()).hexdigest())
+
+
+@contextlib.contextmanager
+def run_of(checkpoint: Checkpoint, config: Config, *, resume: bool) -> Iterator[None]:
+    """A repeatable run around the block.
+
+    Its checkpoint is there from the start; it goes when the block succeeds, or ends in a way that resuming could
+    not change.
+    """
+    checkpoint.start(resume=resume)
+    with repeatable(config.threads):
+        try:
+            yield
+        except (BadConfig, BadTeacher, NoWeakLearner):
+            checkpoint.remove()
+            raise
+    checkpoint.remove()

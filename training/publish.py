@@ -1,0 +1,145 @@
+"""From a finished run to a bundle: export, measure as served, describe, write."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bundle import Bundle, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
+from bundle.store import sha256
+from training import flops
+from training.bdistil import Outcome
+from training.ensemble import Ensemble
+from training.evaluate import measure
+from training.export import INPUT, LOGITS, Graph, export_members
+from training.game import Game
+
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "torch")
+
+
+def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
+    """Write the ensemble as the next version of its name under `models`.
+
+    The prefixes are measured on a draft in a temporary folder, through the same loop that any reader can run.
+
+    Raises:
+        ExportError: a graph does not compute what torch computes.
+    """
+    graphs = export_members(outcome.ensemble)
+    members = describe_members(outcome.ensemble, graphs)
+    files = {member.file: graph.content for member, graph in zip(members, graphs, strict=True)}
+    with tempfile.TemporaryDirectory() as folder:
+        draft = write_bundle(
+            Path(folder),
+            files,
+            lambda version: _manifest(game, outcome, recipe, members, _unmeasured(members), version),
+        )
+        prefixes = _measure(game, draft, members)
+    return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, prefixes, version))
+
+
+def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Member, ...]:
+    """The manifest entries, with FLOPs counted on the torch networks."""
+    entries: list[Member] = []
+    for index, (member, graph) in enumerate(zip(ensemble.members, graphs, strict=True)):
+        network = member.network.cpu()
+        earlier = [[tap.cpu() for tap in stage] for stage in ensemble.validation.read(member.sources, slice(0, 1))]
+        cost = flops.count(network, ensemble.validation.x[:1].cpu(), earlier)
+        entries.append(
+            Member(
+                index=index,
+                file=f"member_{index:02d}.onnx",
+                sha256=sha256(graph.content),
+                connections=graph.connections,
+                logits=LOGITS,
+                outputs=graph.outputs,
+                flops=cost.total,
+                connection_flops=cost.connections,
+                parameters=flops.parameters(network),
+                round=member.round,
+            )
+        )
+    return tuple(entries)
+
+
+def _measure(game: Game, draft: Bundle, members: Sequence[Member]) -> tuple[Prefix, ...]:
+    """On the test part; fractions are of the whole ensemble when nobody knows what the teacher costs."""
+    costs = [member.flops for member in members]
+    test, teacher_NL = game.data.test, game.target.test_NL.cpu().numpy()
+    return measure(draft, test.x, test.y, teacher_NL, costs, game.target.teacher.flops or sum(costs))
+
+
+def _unmeasured(members: Sequence[Member]) -> tuple[Prefix, ...]:
+    return tuple(
+        Prefix(members=k, accuracy=0, agreement=0, nll=0, ece=0, flops_fraction=0) for k in range(1, len(members) + 1)
+    )
+
+
+def _manifest(
+    game: Game, outcome: Outcome, recipe: str, members: tuple[Member, ...], prefixes: tuple[Prefix, ...], version: int
+) -> Manifest:
+    config, data = game.config, game.data
+    return Manifest(
+        name=config.name,
+        version=version,
+        created=created(),
+        input=Tensor.model_validate({"name": INPUT, "dtype": data.train.x.dtype.name, "shape": data.input_shape}),
+        classes=data.classes,
+        members=members,
+        prefixes=prefixes,
+        evaluation=Evaluation(split="test", samples=len(data.test)),
+        teacher=game.target.teacher,
+        training=Training(
+            recipe=recipe,
+            config={**config.record(), "classes": [model_class.name for model_class in game.classes]},
+            seed=config.seed,
+            gamma=config.gamma,
+            eta=game.eta,
+            B=game.B,
+            temperature=config.temperature,
+            data_sha256=data.sha256(),
+            packages=packages(),
+            commit=commit(),
+            stopped=outcome.stopped,
+        ),
+    )
+
+
+def created() -> datetime:
+    """Now, in whole seconds; SOURCE_DATE_EPOCH takes its place so that a run can be repeated to the bit."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC).replace(microsecond=0)
+
+
+def packages() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of the trainer's sources, `-dirty` when tracked files differ; None outside a checkout."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a copy inside somebody else's checkout is not it
+        changed = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None

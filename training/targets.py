@@ -1,0 +1,108 @@
+"""What the ensemble is distilled towards: the teacher's logits on every part of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from bundle import Teacher
+from training import flops
+from training.boosting import centre
+from training.data import Data
+from training.errors import BadTeacher
+
+TEACHER_BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logits:
+    """A teacher known only by its logits: (N, L) for each part of the data, L the number of classes."""
+
+    train: npt.NDArray[Any]
+    validation: npt.NDArray[Any]
+    test: npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Centred teacher logits, on the training device, and what the manifest says of the teacher."""
+
+    train_NL: Tensor
+    validation_NL: Tensor
+    test_NL: Tensor
+    teacher: Teacher
+
+    @property
+    def largest(self) -> float:
+        """Largest absolute centred logit on the training set."""
+        return float(self.train_NL.abs().max())
+
+
+def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> Target:
+    """Evaluate (a module) or take (arrays) the teacher's logits, and check them against the data.
+
+    A module is run in eval mode, on raw samples as a tensor of the data's dtype, and must return (N, L) logits.
+
+    Raises:
+        BadTeacher: a wrong shape, another number of classes, or a value that is not finite.
+    """
+    if isinstance(teacher, nn.Module):
+        parts = {name: _run(teacher, split.x, device) for name, split in data.splits().items()}
+    else:
+        parts = {name: _array(name, getattr(teacher, name)) for name in data.splits()}
+    for name, logits_NL in parts.items():
+        _check(name, logits_NL, len(data.splits()[name]), len(data.classes))
+    agreement = parts["test"].argmax(dim=1).cpu() == torch.from_numpy(data.test.y.astype(np.int64))
+    return Target(
+        **{f"{name}_NL": centre(logits_NL.to(device)) for name, logits_NL in parts.items()},
+        teacher=_describe(teacher, data, device, float(agreement.double().mean())),
+    )
+
+
+def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tensor:
+    training = teacher.training
+    teacher.to(device).eval()
+    try:
+        with torch.no_grad():
+            samples = torch.from_numpy(np.ascontiguousarray(x)).to(device)
+            outputs = [teacher(samples[start : start + TEACHER_BATCH]) for start in range(0, len(x), TEACHER_BATCH)]
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise BadTeacher(f"The teacher cannot take samples of {x.dtype}{list(x.shape[1:])}: {error}.") from error
+    finally:
+        teacher.train(training)
+    if not all(isinstance(output, Tensor) for output in outputs):
+        raise BadTeacher(f"The teacher returns {type(outputs[0]).__name__}, but must return one tensor of logits.")
+    return torch.cat(outputs).float()
+
+
+def _array(name: str, logits: npt.NDArray[Any]) -> Tensor:
+    if not isinstance(logits, np.ndarray) or logits.dtype.kind != "f":
+        raise BadTeacher(f"The teacher's {name} logits must be an array of floats.")
+    return torch.from_numpy(logits.astype(np.float32))
+
+
+def _check(name: str, logits_NL: Tensor, samples: int, classes: int) -> None:
+    if logits_NL.ndim != 2 or logits_NL.shape[0] != samples:
+        raise BadTeacher(
+            f"The teacher's {name} logits have shape {tuple(logits_NL.shape)}, but must be ({samples}, {classes})."
+        )
+    if logits_NL.shape[1] != classes:
+        raise BadTeacher(f"The teacher has {logits_NL.shape[1]} classes, but the data has {classes}.")
+    if not bool(logits_NL.isfinite().all()):
+        raise BadTeacher(f"The teacher's {name} logits hold NaN or infinity.")
+
+
+def _describe(teacher: nn.Module | Logits, data: Data, device: torch.device, accuracy: float) -> Teacher:
+    if not isinstance(teacher, nn.Module):
+        return Teacher(name="logits", accuracy=accuracy)
+    return Teacher(
+        name=getattr(teacher, "name", type(teacher).__name__),
+        accuracy=accuracy,
+        flops=flops.count_unknown(teacher, torch.from_numpy(data.train.x[:1]).to(device)) or None,
+        parameters=flops.parameters(teacher),
+    )

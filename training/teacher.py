@@ -1,0 +1,48 @@
+"""Training a recipe's own teacher: plain cross-entropy on the labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from training.checkpoint import Checkpoint
+from training.config import RecipeConfig
+from training.data import Data
+from training.determinism import derive_seed
+from training.fitting import Fitting, Schedule
+from training.progress import Reporter
+
+
+def train_teacher(
+    network: nn.Module,
+    data: Data,
+    config: RecipeConfig,
+    device: torch.device,
+    checkpoint: Checkpoint,
+    reporter: Reporter,
+) -> nn.Module:
+    """Fit `network` (raw samples to logits) on the training part; it comes back in eval mode, without gradients.
+
+    Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
+    """
+    network.to(device)
+    x = torch.from_numpy(data.train.x).to(device)
+    y = torch.from_numpy(data.train.y.astype(np.int64)).to(device)
+
+    def loss(batch: Tensor) -> Tensor:
+        return functional.cross_entropy(network(x[batch]), y[batch])
+
+    schedule = Schedule(
+        epochs=config.teacher_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+    )
+    fitting = Fitting(network, loss, len(y), schedule, derive_seed(config.seed, "teacher", "order"))
+    saved = checkpoint.load("teacher")
+    if saved:
+        fitting.restore(saved)
+    fitting.run(reporter, "teacher", lambda: checkpoint.save("teacher", fitting.state()))
+    return network.eval().requires_grad_(False)
