@@ -1,0 +1,67 @@
+"""The README's picture: accuracy against deadline of a running server, on the bundle in `models`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from training.data import digits
+
+from benchmarks.demo import RESERVE_MS, ROWS
+from benchmarks.ladder import Rung, climb, deadlines_ms, prefix_ms, summarise
+from benchmarks.machine import describe
+from benchmarks.server import Wire, serving
+from bundle import Manifest, open_bundle
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+PATH = Path("docs/accuracy_deadline.png")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=100)
+    options = parser.parse_args()
+    models = Path("models")
+    manifest = open_bundle(models, "digits").manifest
+    held_out = digits.load(manifest.training.seed if manifest.training else 0).test
+    with serving(models, models="digits", max_rows=ROWS, max_batch_rows=ROWS, reserve_ms=RESERVE_MS) as server:
+        wire = Wire(server.address)
+        rungs_ms = deadlines_ms(prefix_ms(wire, held_out.x, len(manifest.members)), RESERVE_MS)
+        rungs = climb(wire, held_out.x, np.asarray(held_out.y), rungs_ms, options.requests)
+        wire.close()
+    print(f"### Accuracy against deadline\n\n{describe()}\n")
+    print(f"{options.requests} requests of all {len(held_out)} held-out digits at each deadline.\n")
+    print(summarise(rungs))
+    _draw(rungs, manifest, len(held_out))
+
+
+def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    answered = [rung for rung in rungs if rung.accuracy is not None]
+    x = [rung.deadline_ms for rung in answered]
+    y = [100 * (rung.accuracy or 0) for rung in answered]
+    axes.axhline(100 * manifest.teacher.accuracy, color="0.5", linestyle="--", label="teacher")
+    axes.plot(x, y, marker="o", color="tab:blue", label="served ensemble")
+    for rung, left, up in zip(answered, x, y, strict=True):
+        text = f"{rung.members:.1f} of {len(manifest.members)}"
+        axes.annotate(text, (left, up), (0, -14), textcoords="offset points", ha="center", fontsize=8)
+    for rung in rungs:
+        refused = 1 - len(rung.answered) / len(rung.replies)
+        if refused > 0.5:
+            axes.axvspan(0, rung.deadline_ms, color="tab:red", alpha=0.08, linewidth=0)
+            axes.text(rung.deadline_ms, min(y), " too short: 504", color="tab:red", fontsize=8, va="top", ha="right")
+    axes.set(xlabel="deadline_ms of the request", ylabel="accuracy of the answers, %", xlim=(0, None))
+    axes.set_title(f"{manifest.name}: {samples} held-out samples a request, members used at each point", fontsize=10)
+    axes.legend(loc="lower right")
+    axes.grid(alpha=0.3)
+    figure.text(0.01, -0.03, describe(), fontsize=6, color="0.4")
+    PATH.parent.mkdir(exist_ok=True)
+    figure.savefig(PATH, dpi=120, bbox_inches="tight", metadata={"Software": None})
+
+
+if __name__ == "__main__":
+    main()
