@@ -1,14 +1,13 @@
 """Accuracy against deadline, as a client sees it: a held-out set sent whole, at a ladder of deadlines.
 
 The ladder is laid by the server's own speed: requests for the first k members tell how long a prefix takes, and
-the rungs lie between, from too short for the first member to generous for all.
+the rungs go from too short for the first member to generous for all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -69,11 +68,10 @@ def prefix_ms(wire: Wire, inputs: npt.NDArray[Any], members: int) -> list[float]
 
 
 def deadlines_ms(prefixes_ms: list[float], reserve_ms: float) -> list[float]:
-    """The rungs: half of the first prefix, between each two, and well above the last."""
-    between = [(low + high) / 2 for low, high in pairwise(prefixes_ms)]
-    last = prefixes_ms[-1]
-    spread = [0.5 * prefixes_ms[0] - reserve_ms, *between, 1.25 * last, 2 * last]
-    return [round(max(0.5, reserve_ms + rung), 1) for rung in spread]
+    """The rungs: half of the first prefix, even steps from the first to the last, and twice the last."""
+    first, last = min(prefixes_ms), max(prefixes_ms)
+    steps = np.linspace(first + reserve_ms, 1.1 * last + reserve_ms, len(prefixes_ms)).tolist()
+    return [round(rung, 1) for rung in (0.5 * first, *steps, 2 * last + reserve_ms)]
 
 
 def climb(

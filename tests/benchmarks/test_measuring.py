@@ -27,8 +27,8 @@ def test_percentile_is_a_measured_value(share: float, expected: int):
 
 
 def test_the_ladder_goes_from_too_short_to_generous():
-    rungs = deadlines_ms([10.0, 14.0, 20.0], reserve_ms=2.0)
-    assert rungs == [5.0, 14.0, 19.0, 27.0, 42.0]
+    # Noise can make a longer prefix look faster: the ladder still goes up.
+    assert deadlines_ms([10.0, 20.0, 19.0], reserve_ms=2.0) == [5.0, 12.0, 18.0, 24.0, 42.0]
 
 
 def test_a_rung_counts_refusals_as_unanswered_and_lateness_for_all():
