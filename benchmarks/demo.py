@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from training.data import Split, digits
 
 from benchmarks.ladder import climb, deadlines_ms, prefix_ms, summarise
 from benchmarks.machine import describe
 from benchmarks.server import ServerDied, Wire, serving
 from bundle import open_bundle
+from training.data import Split, digits
 
 MODELS = Path("build/demo")
 """Not the repository's `models`: a demonstration must not change what is committed."""

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from training.data import digits
 
 from benchmarks.demo import RESERVE_MS, ROWS
 from benchmarks.ladder import Rung, climb, deadlines_ms, prefix_ms, summarise
 from benchmarks.machine import describe
 from benchmarks.server import Wire, serving
 from bundle import Manifest, open_bundle
+from training.data import digits
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -47,15 +47,14 @@ def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     axes.axhline(100 * manifest.teacher.accuracy, color="0.5", linestyle="--", label="teacher")
     axes.plot(x, y, marker="o", color="tab:blue", label="served ensemble")
     for rung, left, up in zip(answered, x, y, strict=True):
-        text = f"{rung.members:.1f} of {len(manifest.members)}"
-        axes.annotate(text, (left, up), (0, -14), textcoords="offset points", ha="center", fontsize=8)
-    for rung in rungs:
-        refused = 1 - len(rung.answered) / len(rung.replies)
-        if refused > 0.5:
-            axes.axvspan(0, rung.deadline_ms, color="tab:red", alpha=0.08, linewidth=0)
-            axes.text(rung.deadline_ms, min(y), " too short: 504", color="tab:red", fontsize=8, va="top", ha="right")
+        share = len(rung.answered) / len(rung.replies)
+        text = f"{rung.members:.1f} members" + (f", {100 * share:.0f} % answered" if share < 0.99 else "")
+        axes.annotate(text, (left, up), (8, -4), textcoords="offset points", fontsize=8)
+    refused = [rung.deadline_ms for rung in rungs if not rung.answered]
+    if refused:
+        axes.axvspan(0, max(refused), color="tab:red", alpha=0.1, linewidth=0, label="too short: 504 at once")
     axes.set(xlabel="deadline_ms of the request", ylabel="accuracy of the answers, %", xlim=(0, None))
-    axes.set_title(f"{manifest.name}: {samples} held-out samples a request, members used at each point", fontsize=10)
+    axes.set_title(f"{manifest.name}: {samples} held-out samples a request, mean members in the answer", fontsize=10)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.text(0.01, -0.03, describe(), fontsize=6, color="0.4")

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from training.data import digits
 
 from benchmarks.machine import describe
 from benchmarks.table import render
@@ -15,6 +14,7 @@ from bundle.reference import running_average
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import MonotonicClock
 from service.engine.rehearsal import rehearse
+from training.data import digits
 
 
 def main() -> None:

@@ -22,13 +22,13 @@ import numpy as np
 import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
-from training.data import digits
 
 from benchmarks.machine import describe
 from benchmarks.server import Running, Wire, body, serving
 from benchmarks.table import percentile, render
 from bundle import open_bundle
 from bundle.reference import running_average
+from training.data import digits
 
 CLIENTS = 3
 PAUSE_S = 0.01
