@@ -108,7 +108,7 @@ def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoi
 
 def _teacher_network(prepared: Prepared, model_class: ModelClass, config: RecipeConfig) -> nn.Module:
     data = prepared.data
-    normalise, labels = Normalise.of(data.train.x), len(data.classes)
+    normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
     seed = derive_seed(config.seed, "teacher", "weights")
     return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
