@@ -143,12 +143,15 @@ def strip(model: onnx.ModelProto) -> bytes:
     """The model's bytes without documentation and metadata, which hold paths and differ between machines.
 
     Raises:
-        ExportError: the model is not valid ONNX, is too old an opset, or has a fixed batch axis.
+        ExportError: the model is not valid ONNX, is too old an opset, has a fixed batch axis, or another GRU.
     """
     _strip_fields(model)
     for edge in (*model.graph.input, *model.graph.output):
         if not edge.type.tensor_type.shape.dim[0].dim_param:
             raise ExportError(f"The batch axis of {edge.name} was exported as a constant.")
+    for node in model.graph.node:
+        if node.op_type == "GRU" and not any(a.name == "linear_before_reset" and a.i == 1 for a in node.attribute):
+            raise ExportError("A GRU was exported with its reset gate before the product: that is not torch's GRU.")
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset < MINIMUM_OPSET:
         raise ExportError(f"The graph was exported with opset {opset}, but {MINIMUM_OPSET} is needed.")

@@ -1,6 +1,6 @@
 """What all families share: raw input, normalisation, stages with taps, head.
 
-Shape suffixes: N samples, L labels; an activation of a stage is (N, C, H, W) or (N, C).
+Shape suffixes: N samples, L labels; an activation of a stage is (N, C, H, W), (N, C) or, of a sequence, (N, T, C).
 """
 
 from __future__ import annotations
