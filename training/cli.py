@@ -95,7 +95,7 @@ def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
 
 def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter) -> Game:
     teacher: nn.Module | Logits
-    if isinstance(prepared.teacher, Logits):
+    if isinstance(prepared.teacher, nn.Module | Logits):
         teacher = prepared.teacher
     else:
         network = _teacher_network(prepared, prepared.teacher, config)
@@ -117,7 +117,7 @@ def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> 
     """Train the baselines of equal cost, and draw them with the ensemble."""
     total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
     budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
-    single = prepared.classes[-1] if isinstance(prepared.teacher, Logits) else prepared.teacher
+    single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
     independent = resched(game, prepared.classes[0], len(manifest.members))
     write_report(picture, manifest, independent, no_resched(game, single, budgets), total)
 

@@ -33,6 +33,8 @@ LOGITS = "logits"
 MINIMUM_OPSET = 18
 EXAMPLE_BATCH = 2
 """Samples to export with: a batch of 1 was taken for a constant by some releases of torch."""
+EXAMPLE_STEPS = 3
+"""Steps in time to export a recurrent member with: tracing unrolls each, only to end in one operator for all."""
 PARITY_BATCHES = (1, 2, 64)
 TOLERANCE = 1e-4
 """Largest difference to torch, as a share of the largest absolute value (at least 1)."""
@@ -82,7 +84,12 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     flat = _Flat(member.network.cpu(), stages, taps=taps).eval()
     names = [f"member_{source:02d}_stage_{stage}" for stage in range(stages) for source in member.sources]
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
-    content = strip(_to_onnx(flat, samples[:EXAMPLE_BATCH], [link[:EXAMPLE_BATCH] for link in links], names, outputs))
+    recurrent = any(isinstance(module, nn.RNNBase) for module in flat.modules())
+    x, *taken = (_example(value, recurrent=recurrent) for value in (samples, *links))
+    model = _to_onnx(flat, x, taken, names, outputs)
+    if recurrent:
+        _set_steps(model, samples.shape[1])
+    content = strip(model)
     _check_parity(f"member {index}", content, flat, samples, links)
     with torch.no_grad():
         results = flat(samples[:1], *(link[:1] for link in links))
@@ -103,6 +110,21 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
             for name, result in zip(outputs, results, strict=True)
         ),
     )
+
+
+def _example(value: Tensor, *, recurrent: bool) -> Tensor:
+    return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
+
+
+def _set_steps(model: onnx.ModelProto, steps: int) -> None:
+    """Give the edges (N, T, C) the number of steps that the data has.
+
+    No operator inside depends on it; if one did, the check of parity, which is done at this number, would fail.
+    """
+    for edge in (*model.graph.input, *model.graph.output):
+        dimensions = edge.type.tensor_type.shape.dim
+        if len(dimensions) == 3:
+            dimensions[1].dim_value = steps
 
 
 def _to_onnx(
