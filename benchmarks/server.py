@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +49,14 @@ def serving(folder: Path, /, **settings: object) -> Iterator[Running]:
     environment = {f"ANYTIME_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANYTIME_")}
     command = [sys.executable, "-m", "service"]
-    environment = {"ANYTIME_PORT": "0", "ANYTIME_MODELS_DIR": str(folder), **environment}
+    # The log tells when it is ready.
+    environment = {"ANYTIME_PORT": "0", "ANYTIME_MODELS_DIR": str(folder), **environment, "ANYTIME_LOG_LEVEL": "info"}
     with subprocess.Popen(command, env=inherited | environment, stderr=subprocess.PIPE, text=True) as process:
         try:
-            yield Running(_await_ready(process), process.pid)
+            address = _await_ready(process)
+            # A full pipe would stop the server at its next line of log.
+            threading.Thread(target=process.stderr.read if process.stderr else None, daemon=True).start()
+            yield Running(address, process.pid)
         finally:
             process.terminate()
 

@@ -118,7 +118,7 @@ def main() -> int:
     inputs = digits.load(0).test.x
     prefixes = list(running_average(bundle, inputs))
     console = Console(stderr=True)
-    with serving(Path("models"), models="digits", log_level="warning") as server:
+    with serving(Path("models"), models="digits") as server:
         clients = [Client(server, inputs, prefixes, seed) for seed in range(CLIENTS)]
         for client in clients:
             client.start()

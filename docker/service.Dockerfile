@@ -2,7 +2,7 @@
 # The service, with the bundles of models/ in it. From the repository's root:
 #
 #   docker build -f docker/service.Dockerfile -t anytime-service .                            runs on GPU and CPU
-#   docker build -f docker/service.Dockerfile -t anytime-service:cpu --build-arg EXTRAS= .    CPU only, 2 GB smaller
+#   docker build -f docker/service.Dockerfile -t anytime-service:cpu --build-arg EXTRAS= .    CPU only, without CUDA's libraries
 #   docker run --rm -p 127.0.0.1:8000:8000 [--gpus all] [-v ./models:/models:ro] anytime-service
 
 FROM python:3.12-slim-bookworm AS base

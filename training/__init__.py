@@ -9,7 +9,7 @@ Bring your own::
 from training.config import Config
 from training.data import Data, Split
 from training.errors import TrainingError
-from training.networks import Convolutional, FullyConnected, ModelClass
+from training.networks import Convolutional, DenseNet, FullyConnected, ModelClass, Recurrent, ResNet
 from training.pipeline import distil
 from training.targets import Logits
 
@@ -17,9 +17,12 @@ __all__ = [
     "Config",
     "Convolutional",
     "Data",
+    "DenseNet",
     "FullyConnected",
     "Logits",
     "ModelClass",
+    "Recurrent",
+    "ResNet",
     "Split",
     "TrainingError",
     "distil",

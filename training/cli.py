@@ -95,7 +95,7 @@ def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
 
 def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter) -> Game:
     teacher: nn.Module | Logits
-    if isinstance(prepared.teacher, Logits):
+    if isinstance(prepared.teacher, nn.Module | Logits):
         teacher = prepared.teacher
     else:
         network = _teacher_network(prepared, prepared.teacher, config)
@@ -108,7 +108,7 @@ def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoi
 
 def _teacher_network(prepared: Prepared, model_class: ModelClass, config: RecipeConfig) -> nn.Module:
     data = prepared.data
-    normalise, labels = Normalise.of(data.train.x), len(data.classes)
+    normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
     seed = derive_seed(config.seed, "teacher", "weights")
     return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
@@ -117,7 +117,7 @@ def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> 
     """Train the baselines of equal cost, and draw them with the ensemble."""
     total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
     budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
-    single = prepared.classes[-1] if isinstance(prepared.teacher, Logits) else prepared.teacher
+    single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
     independent = resched(game, prepared.classes[0], len(manifest.members))
     write_report(picture, manifest, independent, no_resched(game, single, budgets), total)
 

@@ -52,6 +52,7 @@ class Dense(Connection):
 
     def __init__(self, sources: int, width: int, *, spatial: bool) -> None:
         super().__init__()
+        self._axis = 1 if spatial else -1
         self._projection: nn.Module = (
             nn.Conv2d(sources * width, width, kernel_size=1, bias=False)
             if spatial
@@ -60,7 +61,7 @@ class Dense(Connection):
 
     def forward(self, own: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """Concatenate along channels, project, add."""
-        projected: Tensor = self._projection(torch.cat(list(earlier), dim=1))
+        projected: Tensor = self._projection(torch.cat(list(earlier), dim=self._axis))
         return own + projected
 
     def additions(self, merged: Tensor) -> int:

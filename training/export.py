@@ -33,6 +33,8 @@ LOGITS = "logits"
 MINIMUM_OPSET = 18
 EXAMPLE_BATCH = 2
 """Samples to export with: a batch of 1 was taken for a constant by some releases of torch."""
+EXAMPLE_STEPS = 3
+"""Steps in time to export a recurrent member with: tracing unrolls each, only to end in one operator for all."""
 PARITY_BATCHES = (1, 2, 64)
 TOLERANCE = 1e-4
 """Largest difference to torch, as a share of the largest absolute value (at least 1)."""
@@ -83,7 +85,12 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     read = [(source, f"stage_{stage}") for stage in range(stages) for source in member.sources]
     names = [f"member_{source:02d}_{tap}" for source, tap in read]
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
-    content = strip(_to_onnx(flat, samples[:EXAMPLE_BATCH], [link[:EXAMPLE_BATCH] for link in links], names, outputs))
+    recurrent = any(isinstance(module, nn.RNNBase) for module in flat.modules())
+    x, *taken = (_example(value, recurrent=recurrent) for value in (samples, *links))
+    model = _to_onnx(flat, x, taken, names, outputs)
+    if recurrent:
+        _set_steps(model, samples.shape[1])
+    content = strip(model)
     _check_parity(f"member {index}", content, flat, samples, links)
     with torch.no_grad():
         results = flat(samples[:1], *(link[:1] for link in links))
@@ -104,6 +111,21 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
             for name, result in zip(outputs, results, strict=True)
         ),
     )
+
+
+def _example(value: Tensor, *, recurrent: bool) -> Tensor:
+    return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
+
+
+def _set_steps(model: onnx.ModelProto, steps: int) -> None:
+    """Give the edges (N, T, C) the number of steps that the data has.
+
+    No operator inside depends on it; if one did, the check of parity, which is done at this number, would fail.
+    """
+    for edge in (*model.graph.input, *model.graph.output):
+        dimensions = edge.type.tensor_type.shape.dim
+        if len(dimensions) == 3:
+            dimensions[1].dim_value = steps
 
 
 def _to_onnx(
@@ -144,12 +166,15 @@ def strip(model: onnx.ModelProto) -> bytes:
     """The model's bytes without documentation and metadata, which hold paths and differ between machines.
 
     Raises:
-        ExportError: the model is not valid ONNX, is too old an opset, or has a fixed batch axis.
+        ExportError: the model is not valid ONNX, is too old an opset, has a fixed batch axis, or another GRU.
     """
     _strip_fields(model)
     for edge in (*model.graph.input, *model.graph.output):
         if not edge.type.tensor_type.shape.dim[0].dim_param:
             raise ExportError(f"The batch axis of {edge.name} was exported as a constant.")
+    for node in model.graph.node:
+        if node.op_type == "GRU" and not any(a.name == "linear_before_reset" and a.i == 1 for a in node.attribute):
+            raise ExportError("A GRU was exported with its reset gate before the product: that is not torch's GRU.")
     opset = max(entry.version for entry in model.opset_import if entry.domain in {"", "ai.onnx"})
     if opset < MINIMUM_OPSET:
         raise ExportError(f"The graph was exported with opset {opset}, but {MINIMUM_OPSET} is needed.")

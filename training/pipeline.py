@@ -91,7 +91,7 @@ def game_of(
         data=data,
         classes=tuple(classes),
         target=target,
-        normalise=Normalise.of(data.train.x),
+        normalise=Normalise.of(data.train.x, sequences=data.sequences),
         device=device,
         eta=eta_of(config, B, len(data.train)),
         B=B,

@@ -16,6 +16,7 @@ from training.cli import main
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
+NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
 TINY = ("threads=1", "rounds=2", "epochs=2", "teacher_epochs=2", "batch_size=512", "on_failure=best", "gamma=1000")
 TINY_ARGUMENTS = [part for setting in TINY for part in ("--set", setting)]
 
@@ -23,15 +24,15 @@ TINY_ARGUMENTS = [part for setting in TINY for part in ("--set", setting)]
 def test_list_explains_every_recipe_in_a_line(capsys: pytest.CaptureFixture[str]):
     assert main(["--list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["digits", "ellipsoid", "cube", "npz"]
+    assert [line.split()[0] for line in lines] == NAMES
     assert all(len(line) < 100 for line in lines)
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ([], "A recipe is needed; there are: digits, ellipsoid, cube, npz."),
-        (["digit"], "There is no recipe 'digit'; there are: digits, ellipsoid, cube, npz."),
+        ([], f"A recipe is needed; there are: {', '.join(NAMES)}."),
+        (["digit"], f"There is no recipe 'digit'; there are: {', '.join(NAMES)}."),
         (["digits", "--set", "epoch=3"], "There is no setting 'epoch'; there are: name, seed,"),
         (["digits", "--set", "epochs=three"], "epochs='three' is not of type int."),
         (["digits", "--seed", "-1"], "seed=-1 must be at least 0."),

@@ -135,6 +135,16 @@ def test_npz_without_logits(tmp_path: Path):
     assert data.classes == ("class 0", "class 1", "class 2")
 
 
+@pytest.mark.parametrize(("shape", "dtype"), [((3, 32, 32), "uint8"), ((125, 45), "float32")])
+def test_npz_takes_images_and_windows_as_they_are(tmp_path: Path, shape: tuple[int, ...], dtype: str):
+    random = np.random.default_rng(0)
+    train_x = random.integers(0, 256, size=(30, *shape)).astype(dtype)
+    data, _ = npz.load(archive(tmp_path, train_x=train_x, test_x=train_x[:9]), seed=0)
+    assert (data.input_shape, data.train.x.dtype.name) == (shape, dtype)
+    np.testing.assert_array_equal(data.test.x, train_x[:9])
+    assert {row.tobytes() for row in [*data.train.x, *data.validation.x]} == {row.tobytes() for row in train_x}
+
+
 def test_npz_logits_stay_with_their_samples(tmp_path: Path):
     path = archive(tmp_path)
     with np.load(path) as arrays:

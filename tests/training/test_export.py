@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.training.toy import CONFIG
-from training import Convolutional, Data, FullyConnected, Logits, Split
+from training import Convolutional, Data, DenseNet, FullyConnected, Logits, Recurrent, ResNet, Split
 from training.bdistil import Outcome, run_rounds
 from training.checkpoint import Checkpoint
 from training.errors import ExportError
@@ -31,7 +31,15 @@ def images(dtype: str, shape: tuple[int, ...]) -> tuple[Data, Logits]:
         x = random.integers(0, 200, size=(size, *shape)).astype(dtype)
         parts[name] = Split(x, np.arange(size) % 3)
         logits[name] = x.reshape(size, -1)[:, :3] / 50 - 2.0
-    return Data(**parts, classes=("a", "b", "c")), Logits(**logits)
+    sequences = dtype == "float32" and len(shape) == 2
+    data = Data(
+        train=parts["train"],
+        validation=parts["validation"],
+        test=parts["test"],
+        classes=("a", "b", "c"),
+        sequences=sequences,
+    )
+    return data, Logits(**logits)
 
 
 def run(folder: Path, model_class, dtype: str, shape: tuple[int, ...], kind: str, rounds: int) -> tuple[Game, Outcome]:
@@ -48,6 +56,11 @@ def run(folder: Path, model_class, dtype: str, shape: tuple[int, ...], kind: str
         (Convolutional(widths=(2, 3)), "float32", (3, 6, 6), "residual", 2),
         (FullyConnected(widths=(4, 3)), "float32", (5,), "dense", 2),
         (FullyConnected(widths=(4, 3)), "uint8", (5,), "residual", 2),
+        (ResNet(widths=(2, 3, 4)), "uint8", (3, 8, 8), "dense", 2),
+        (ResNet(widths=(2, 3), blocks=2, downsample="block"), "uint8", (3, 9, 7), "residual", 2),
+        (DenseNet(widths=(3, 4), growth=2), "uint8", (3, 9, 7), "dense", 2),
+        (Recurrent(cell="lstm", widths=(4,)), "float32", (7, 5), "dense", 3),
+        (Recurrent(cell="gru", widths=(4, 3)), "float32", (7, 5), "residual", 2),
     ],
     ids=lambda case: f"{case[0].name}-{case[1]}-{case[3]}",
 )
@@ -70,7 +83,7 @@ def test_every_axis_that_should_be_dynamic_is(exported: tuple[Game, Outcome, lis
 
 def test_no_trace_of_this_machine(exported: tuple[Game, Outcome, list[Graph]]):
     for graph in exported[2]:
-        for trace in (b".py", b"/tmp", b"/home", b"/usr", b"training", b"stack_trace"):
+        for trace in (b".py", b"/tmp", b"/home", b"/usr", b"training/", b"training.", b"stack_trace"):
             assert trace not in graph.content
 
 
@@ -112,6 +125,27 @@ def test_a_frozen_batch_axis_or_an_old_opset_is_an_error():
         strip(model(2, 18))
     with pytest.raises(ExportError, match="opset 13, but 18"):
         strip(model("batch", 13))
+
+
+def test_a_gru_that_is_not_torchs_is_an_error():
+    def gru(**attributes: int) -> onnx.ModelProto:
+        changed = model("batch", 18)
+        changed.graph.node.append(onnx.helper.make_node("GRU", ["x", "w", "r"], ["h"], hidden_size=2, **attributes))
+        return changed
+
+    for wrong in ({}, {"linear_before_reset": 0}):
+        with pytest.raises(ExportError, match="reset gate before the product"):
+            strip(gru(**wrong))
+
+
+def test_recurrent_layers_are_operators(exported: tuple[Game, Outcome, list[Graph]]):
+    _, outcome, graphs = exported
+    recurrent = {"GRU", "LSTM"}
+    for graph, member in zip(graphs, outcome.ensemble.members, strict=True):
+        found = [node.op_type for node in onnx.load_from_string(graph.content).graph.node]
+        layers = [type(module).__name__ for module in member.network.modules()]
+        assert [name for name in found if name in recurrent] == [name for name in layers if name in recurrent]
+        assert not {"Loop", "Scan", "If"} & set(found), "a layer is one operator, not a loop over its steps"
 
 
 def test_export_leaves_the_members_as_they_were(exported: tuple[Game, Outcome, list[Graph]]):

@@ -41,6 +41,8 @@ class Data:
     test: Split
     classes: tuple[str, ...]
     """Names of the classes, in the order of their labels."""
+    sequences: bool = False
+    """Whether samples (T, F) are T steps in time of F features, each with a scale of its own; otherwise an image."""
 
     def __post_init__(self) -> None:
         if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
@@ -50,6 +52,8 @@ class Data:
         shapes = {name: (split.x.shape[1:], split.x.dtype.name) for name, split in self.splits().items()}
         if len(set(shapes.values())) != 1:
             raise BadData(f"The parts do not have samples of one shape and dtype: {shapes}.")
+        if self.sequences and len(self.input_shape) != 2:
+            raise BadData(f"Sequences must be samples (steps, features), not of shape {list(self.input_shape)}.")
 
     def splits(self) -> dict[str, Split]:
         """The three parts by name."""

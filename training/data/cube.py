@@ -28,5 +28,7 @@ def load(seed: int) -> Data:
     # All vertices are equally far from the origin, so the nearest has the largest inner product.
     y = classes[(x @ vertices.T).argmax(axis=1)]
     ends = np.cumsum(list(SAMPLES.values()))[:-1]
-    parts = dict(zip(SAMPLES, map(Split, np.split(x.reshape(-1, *GRID), ends), np.split(y, ends)), strict=True))
-    return Data(**parts, classes=tuple(f"class {label}" for label in range(CLASSES)))
+    train, validation, test = map(Split, np.split(x.reshape(-1, *GRID), ends), np.split(y, ends))
+    return Data(
+        train=train, validation=validation, test=test, classes=tuple(f"class {label}" for label in range(CLASSES))
+    )

@@ -22,5 +22,5 @@ def load(seed: int) -> Data:
     form = ((x @ root) ** 2).sum(axis=1)  # A = root root^T
     y = (form > np.median(form)).astype(np.int64)
     ends = np.cumsum(list(SAMPLES.values()))[:-1]
-    parts = dict(zip(SAMPLES, map(Split, np.split(x, ends), np.split(y, ends)), strict=True))
-    return Data(**parts, classes=("inside", "outside"))
+    train, validation, test = map(Split, np.split(x, ends), np.split(y, ends))
+    return Data(train=train, validation=validation, test=test, classes=("inside", "outside"))

@@ -22,10 +22,11 @@ VALIDATION_SHARE = 0.2
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def load(path: Path, seed: int) -> tuple[Data, Logits | None]:
+def load(path: Path, seed: int, *, sequences: bool = False) -> tuple[Data, Logits | None]:
     """Read an archive: samples (N, ...) uint8 or float32, labels (N,) from 0, and perhaps a teacher's logits (N, L).
 
-    The number of classes is that of the logits, or one more than the largest label.
+    With `sequences` the samples are (T, F): see :class:`training.data.Data`. The number of classes is that of the
+    logits, or one more than the largest label.
 
     Raises:
         BadData: no such file, not an archive, a missing or superfluous array, or arrays that do not fit.
@@ -50,6 +51,7 @@ def load(path: Path, seed: int) -> tuple[Data, Logits | None]:
         validation=Split(train.x[held], train.y[held]),
         test=test,
         classes=tuple(f"class {label}" for label in range(labels)),
+        sequences=sequences,
     )
     if not logits:
         return data, None

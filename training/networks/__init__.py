@@ -1,7 +1,20 @@
 """Networks in stages, with named taps: one file a family."""
 
 from training.networks.convolutional import Convolutional
+from training.networks.densenet import DenseNet
 from training.networks.fully_connected import FullyConnected
+from training.networks.recurrent import Recurrent
+from training.networks.resnet import ResNet
 from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork
 
-__all__ = ["Convolutional", "FullyConnected", "LogitsOnly", "ModelClass", "Normalise", "StagedNetwork"]
+__all__ = [
+    "Convolutional",
+    "DenseNet",
+    "FullyConnected",
+    "LogitsOnly",
+    "ModelClass",
+    "Normalise",
+    "Recurrent",
+    "ResNet",
+    "StagedNetwork",
+]

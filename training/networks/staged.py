@@ -1,6 +1,6 @@
 """What all families share: raw input, normalisation, stages with taps, head.
 
-Shape suffixes: N samples, L labels; an activation of a stage is (N, C, H, W) or (N, C).
+Shape suffixes: N samples, L labels; an activation of a stage is (N, C, H, W), (N, C) or, of a sequence, (N, T, C).
 """
 
 from __future__ import annotations
@@ -28,12 +28,14 @@ class Normalise(nn.Module):
         self.register_buffer("scale", scale)
 
     @classmethod
-    def of(cls, x: npt.NDArray[Any]) -> Self:
+    def of(cls, x: npt.NDArray[Any], *, sequences: bool = False) -> Self:
         """Statistics of training samples (N, *shape); what is constant keeps its scale.
 
-        For each feature of a vector, for each channel of an image (C, H, W), one for all of an image (H, W).
+        For each feature of a vector or of `sequences` (T, F), for each channel of an image (C, H, W), one for all of
+        an image (H, W).
         """
-        axes = {2: (0,), 3: (0, 1, 2)}.get(x.ndim, (0, *range(2, x.ndim)))
+        image = (0, 1) if sequences else (0, 1, 2)
+        axes = {2: (0,), 3: image}.get(x.ndim, (0, *range(2, x.ndim)))
         mean = x.mean(axis=axes, keepdims=True, dtype=np.float64)[0]
         std = x.std(axis=axes, keepdims=True, dtype=np.float64)[0]
         scale = 1 / np.where(std < 1e-6, 1, std)

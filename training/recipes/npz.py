@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from training.config import RecipeConfig
 from training.data import npz
-from training.networks import Convolutional, FullyConnected, ModelClass
+from training.networks import Convolutional, DenseNet, FullyConnected, ModelClass, Recurrent, ResNet
 from training.recipes.recipe import Prepared, Recipe
 
 
@@ -17,20 +18,38 @@ class NpzConfig(RecipeConfig):
 
     data: Path = Path("data.npz")
     """Archive with train_x, train_y, test_x, test_y, and perhaps train_logits, test_logits."""
+    family: Literal["auto", "fully_connected", "convolutional", "resnet", "densenet", "lstm", "gru"] = "auto"
+    """Of teacher and members; `auto`: convolutional for (N, H, W) and (N, C, H, W), fully connected for the rest."""
 
 
 CONFIG = NpzConfig(name="npz", teacher_widths=(32, 64), member_widths=(8, 16))
 
 
 def prepare(config: RecipeConfig) -> Prepared:
-    """Convolutional networks for images (N, H, W) or (N, C, H, W), fully connected ones for everything else."""
+    """Networks of the chosen family; for lstm and gru the samples are sequences (N, T, F)."""
     if not isinstance(config, NpzConfig):
         raise TypeError("the npz recipe needs an NpzConfig")
-    data, logits = npz.load(config.data, config.seed)
-    family = Convolutional if len(data.input_shape) in {2, 3} else FullyConnected
-    teacher: ModelClass = family(widths=config.teacher_widths, blocks=config.teacher_blocks)
-    members: ModelClass = family(widths=config.member_widths, blocks=config.member_blocks)
+    data, logits = npz.load(config.data, config.seed, sequences=config.family in {"lstm", "gru"})
+    family = config.family
+    if family == "auto":
+        family = "convolutional" if len(data.input_shape) in {2, 3} else "fully_connected"
+    teacher = _model_class(family, config.teacher_widths, config.teacher_blocks)
+    members = _model_class(family, config.member_widths, config.member_blocks)
     return Prepared(data, teacher if logits is None else logits, (members,))
+
+
+def _model_class(family: str, widths: tuple[int, ...], blocks: int) -> ModelClass:
+    match family:
+        case "lstm" | "gru":
+            return Recurrent(cell=family, widths=widths, blocks=blocks)
+        case "resnet":
+            return ResNet(widths=widths, blocks=blocks)
+        case "densenet":
+            return DenseNet(widths=widths, blocks=blocks)
+        case "convolutional":
+            return Convolutional(widths=widths, blocks=blocks)
+        case _:
+            return FullyConnected(widths=widths, blocks=blocks)
 
 
 RECIPE = Recipe("npz", "your own arrays: --set data=FILE.npz", CONFIG, prepare)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from training.config import RecipeConfig
 from training.data import Data
 from training.networks import ModelClass
@@ -16,8 +18,8 @@ class Prepared:
     """A recipe's ingredients, made from its settings."""
 
     data: Data
-    teacher: ModelClass | Logits
-    """The class of the teacher, which is trained first; or a teacher's logits."""
+    teacher: ModelClass | nn.Module | Logits
+    """The class of the teacher, which is trained first; or a teacher; or only its logits."""
     classes: tuple[ModelClass, ...]
     """Where members are searched, in order of cost."""
 
