@@ -53,7 +53,7 @@ def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     refused = [rung.deadline_ms for rung in rungs if not rung.answered]
     if refused:
         axes.axvspan(0, max(refused), color="tab:red", alpha=0.1, linewidth=0, label="too short: 504 at once")
-    axes.set(xlabel="deadline_ms of the request", ylabel="accuracy of the answers, %", xlim=(0, None))
+    axes.set(xlabel="deadline_ms of the request", ylabel="accuracy of the answers, %", xlim=(0, 1.18 * max(x)))
     axes.set_title(f"{manifest.name}: {samples} held-out samples a request, mean members in the answer", fontsize=10)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
