@@ -14,15 +14,14 @@ from bundle.errors import BundleError, BundleNotFound, InvalidBundle
 from bundle.manifest import (
     FORMAT_VERSION,
     Connection,
-    Evaluation,
     Manifest,
     Member,
-    Prefix,
     Round,
     Teacher,
     Tensor,
     Training,
 )
+from bundle.quality import Evaluation, ExitRule, Outlook, Prefix, Scores
 from bundle.store import Bundle, latest_version, list_names, list_versions, open_bundle, write_bundle
 
 __all__ = [
@@ -32,11 +31,14 @@ __all__ = [
     "BundleNotFound",
     "Connection",
     "Evaluation",
+    "ExitRule",
     "InvalidBundle",
     "Manifest",
     "Member",
+    "Outlook",
     "Prefix",
     "Round",
+    "Scores",
     "Teacher",
     "Tensor",
     "Training",

@@ -15,27 +15,16 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from bundle.quality import Evaluation, ExitRule, Prefix
+from bundle.record import NAME_PATTERN, DType, NonNegative, Record, Sha256, Shape, Share
 
 FORMAT_VERSION: Final = 1
 """Raised whenever an older reader would misread a newer manifest."""
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 
-DType = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
-Shape = tuple[Annotated[int, Field(ge=1)], ...]
-Share = Annotated[float, Field(ge=0, le=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-
-
-class _Record(BaseModel):
-    """Immutable, and closed: a key nobody knows is an error, not a silent loss."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class Tensor(_Record):
+class Tensor(Record):
     """A named typed array at a graph edge."""
 
     name: str
@@ -44,7 +33,7 @@ class Tensor(_Record):
     """Without the batch axis."""
 
 
-class Connection(_Record):
+class Connection(Record):
     """An activation of an earlier member, fed to a later one."""
 
     input: str
@@ -56,7 +45,7 @@ class Connection(_Record):
     shape: Shape
 
 
-class Round(_Record):
+class Round(Record):
     """How the boosting round that found this member went (Algorithms 1 and 2)."""
 
     attempts: Annotated[int, Field(ge=1)]
@@ -76,7 +65,7 @@ class Round(_Record):
     """Smallest effective sample size over labels of the weights the member was searched under."""
 
 
-class Member(_Record):
+class Member(Record):
     """One ONNX graph of the ensemble."""
 
     index: Annotated[int, Field(ge=0)]
@@ -116,22 +105,7 @@ class Member(_Record):
         return next((output for output in self.outputs if output.name == name), None)
 
 
-class Prefix(_Record):
-    """Quality of the first `members` members, measured through onnxruntime on the held-out split."""
-
-    members: Annotated[int, Field(ge=1)]
-    accuracy: Share
-    agreement: Share
-    """Share of samples on which the prefix and the teacher name the same class."""
-    nll: NonNegative
-    """Mean negative log-likelihood of the label, in nats."""
-    ece: Share
-    """Expected calibration error, 15 equal-width bins of confidence."""
-    flops_fraction: NonNegative
-    """FLOPs of all members up to here over those of the teacher; of the whole ensemble if the teacher's are unknown."""
-
-
-class Teacher(_Record):
+class Teacher(Record):
     """The network that was decomposed; flops and parameters are None when only its logits were given."""
 
     name: str
@@ -140,14 +114,7 @@ class Teacher(_Record):
     parameters: Annotated[int, Field(ge=0)] | None = None
 
 
-class Evaluation(_Record):
-    """The split on which `prefixes` were measured."""
-
-    split: str
-    samples: Annotated[int, Field(ge=1)]
-
-
-class Training(_Record):
+class Training(Record):
     """Everything needed to run the training again."""
 
     recipe: str
@@ -166,7 +133,7 @@ class Training(_Record):
     """Why the run ended before its T rounds, if it did."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """manifest.json."""
 
     format_version: Literal[1] = FORMAT_VERSION
@@ -180,6 +147,11 @@ class Manifest(_Record):
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     prefixes: tuple[Prefix, ...]
     evaluation: Evaluation
+    """Where `prefixes` and `exits` were measured; never seen by training, selection or calibration."""
+    calibration: Evaluation | None = None
+    """Where temperatures, outlooks and thresholds were fitted; None: nowhere."""
+    exits: tuple[ExitRule, ...] = ()
+    """Guaranteed early exits, by ascending risk."""
     teacher: Teacher
     training: Training | None = None
     """None for a bundle that another tool wrote."""
@@ -196,7 +168,19 @@ class Manifest(_Record):
             self._check_member(position, member)
         if [prefix.members for prefix in self.prefixes] != list(range(1, len(self.members) + 1)):
             raise ValueError("prefixes: must list 1, 2, ... up to the number of members, in order")
+        self._check_calibration()
         return self
+
+    def _check_calibration(self) -> None:
+        total = len(self.members)
+        for prefix in self.prefixes:
+            if any(len(band.accuracy) != total - prefix.members + 1 for band in prefix.outlook):
+                raise ValueError(f"prefix {prefix.members}: each band of its outlook needs an accuracy for every depth")
+        risks = [rule.risk for rule in self.exits]
+        if risks != sorted(set(risks)):
+            raise ValueError("exits: must be listed by ascending risk")
+        if any(len(rule.thresholds) != total - 1 for rule in self.exits):
+            raise ValueError(f"exits: each rule needs {total - 1} thresholds, one for each prefix but the last")
 
     def _check_member(self, position: int, member: Member) -> None:
         if member.index != position:

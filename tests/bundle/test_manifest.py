@@ -104,3 +104,49 @@ def test_not_a_number_is_refused():
     changed = document()
     changed["prefixes"][0]["nll"] = float("nan")
     refuse(changed, "nll")
+
+
+def calibrated_document() -> dict[str, Any]:
+    changed = document()
+    for prefix in changed["prefixes"]:
+        depths = len(changed["members"]) - prefix["members"] + 1
+        prefix["outlook"] = [
+            {"up_to": 0.5, "share": 0.4, "accuracy": [0.5] * depths},
+            {"up_to": 1, "share": 0.6, "accuracy": [0.9] * depths},
+        ]
+    rule = {"confidence": 0.9, "method": "learn_then_test", "flops_fraction": 0.5, "accuracy": 0.9, "disagreement": 0}
+    changed["exits"] = [
+        {"risk": 0.01, "thresholds": [None, 0.99], **rule},
+        {"risk": 0.05, "thresholds": [0.9, 0.8], **rule},
+    ]
+    return changed
+
+
+def test_calibration_is_read_back():
+    manifest = Manifest.model_validate(calibrated_document())
+    assert manifest.prefixes[0].outlook[1].accuracy == (0.9, 0.9, 0.9)
+    assert manifest.exits[0].thresholds == (None, 0.99)
+
+
+def test_bands_of_an_outlook_must_ascend_to_1():
+    changed = calibrated_document()
+    changed["prefixes"][1]["outlook"][1]["up_to"] = 0.4
+    refuse(changed, "prefix 2: the bands of its outlook must ascend and end at 1")
+
+
+def test_bands_of_an_outlook_must_tell_of_every_depth():
+    changed = calibrated_document()
+    changed["prefixes"][1]["outlook"][1]["accuracy"] = [0.9]
+    refuse(changed, "prefix 2: each band of its outlook needs an accuracy for every depth")
+
+
+def test_exit_rules_must_ascend_in_risk():
+    changed = calibrated_document()
+    changed["exits"].reverse()
+    refuse(changed, "exits: must be listed by ascending risk")
+
+
+def test_exit_rule_needs_a_threshold_for_each_prefix_but_the_last():
+    changed = calibrated_document()
+    changed["exits"][0]["thresholds"] = [0.9]
+    refuse(changed, "exits: each rule needs 2 thresholds")
