@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from service.engine.gate import QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
 from service.ingress import Visit, visit_of
+from service.keeping import check_keep, keep
 from service.ledger import Answered
 from service.routes.documented import body_of, problems
-from service.schemas import PredictRequest, PredictResponse
+from service.schemas import ContinueRequest, PredictRequest, PredictResponse
 from service.tensors import to_tensor
 
 router = APIRouter()
@@ -41,39 +43,77 @@ async def predict(request: Request) -> Response:
     """
     context, visit = context_of(request), visit_of(request)
     wanted = await read_json(request, PredictRequest)
-    deadline = _deadline(wanted.deadline_ms, visit, context)
-    _check_open(context)
+    deadline = deadline_of(wanted.deadline_ms, visit, context)
+    check_keep(wanted.keep_ms, context)
+    check_open(context)
     deployment = context.deployments.find(wanted.model, wanted.version)
-    visit.model = deployment.key
     ticket = _ticket(wanted, deployment, deadline, visit, context)
-    try:
-        outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
-    except QueueFull as full:
-        raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
+    answer = await run(request, ticket, deployment)
+    kept_ms = keep(ticket, deployment, answer.stopped_by, wanted.keep_ms, context)
+    return encode(request, wanted, ticket, deployment, answer, kept_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An outcome that has a prefix."""
+
+    published: Published
+    stopped_by: StoppedBy
+
+
+async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Answer:
+    """Let the engine run a ticket until its deadline.
+
+    Raises:
+        Problem: one of Overloaded, NoPrefixInTime, MemberFailed, ShuttingDown.
+    """
+    context, visit = context_of(request), visit_of(request)
+    visit.model = deployment.key
+    with context.repository.lease(deployment):
+        try:
+            outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
+        except QueueFull as full:
+            raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
     visit.decided = outcome.decided
     if outcome.published is None:
         raise _no_prefix(outcome.stopped_by, ticket, context)
+    return Answer(outcome.published, outcome.stopped_by)
+
+
+def encode(
+    request: Request,
+    wanted: PredictRequest | ContinueRequest,
+    ticket: Ticket,
+    deployment: Deployment,
+    answer: Answer,
+    kept_ms: float | None,
+) -> Response:
+    """The answer as the client sees it; counted, and remembered for feedback."""
+    context, visit = context_of(request), visit_of(request)
+    published = answer.published
     # The worker may be running a further member at this moment: count only what is in the answer.
-    classes = tuple(ticket.classes_by_prefix[: outcome.published.members])
-    context.metrics.predicted(ticket, outcome.stopped_by, classes)
+    classes = tuple(ticket.classes_by_prefix[: published.members])
+    context.metrics.predicted(ticket, answer.stopped_by, classes)
     context.ledger.remember(visit.request_id, Answered(deployment, classes))
     head = {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,
         "request_id": visit.request_id,
-        "members_used": outcome.published.members,
+        "members_used": published.members,
         "members_total": ticket.members_total,
-        "stopped_by": outcome.stopped_by,
+        "stopped_by": answer.stopped_by,
         "deadline_ms": wanted.deadline_ms,
         "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        "expected_accuracy": deployment.manifest.prefixes[outcome.published.members - 1].accuracy,
+        "expected_accuracy": deployment.manifest.prefixes[published.members - 1].accuracy,
+        "kept_ms": kept_ms,
     }
-    predictions = _predictions(outcome.published, deployment.manifest.classes, set(wanted.outputs))
+    predictions = _predictions(published, deployment.manifest.classes, set(wanted.outputs))
     body = orjson.dumps({**head, "predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type="application/json")
 
 
-def _deadline(deadline_ms: float | None, visit: Visit, context: Context) -> Deadline:
+def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> Deadline:
+    """When the answer is due; noted in the visit."""
     settings = context.settings
     if deadline_ms is not None and not 0 < deadline_ms <= settings.max_deadline_ms:
         raise InvalidDeadline(
@@ -87,7 +127,8 @@ def _deadline(deadline_ms: float | None, visit: Visit, context: Context) -> Dead
     return deadline
 
 
-def _check_open(context: Context) -> None:
+def check_open(context: Context) -> None:
+    """Refuse requests that nobody would answer."""
     if context.draining or not context.worker.alive:
         raise ShuttingDown("The service is stopping: send the request to another instance.", 1)
     if not context.ready:
@@ -105,6 +146,7 @@ def _ticket(
         deadline=deadline,
         members_total=members,
         member_limit=min(wanted.max_members or members, members),
+        keep=wanted.keep_ms is not None,
     )
 
 
