@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from training.recipes import RECIPES
 from training.reproduce import EXPERIMENTS, hardware
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Arm, Cell, Experiment
-from training.reproduce.render import command_line, picture_path, render, result_path
+from training.reproduce.render import picture_path, render, result_path
 from training.reproduce.store import Store
 
 WORK = ".work"
@@ -49,13 +50,12 @@ def reproduce(arguments: Sequence[str], reporter: Reporter) -> list[str]:
         return [f"{one.name:<{width}} {one.summary}; {one.seeds} seeds" for one in EXPERIMENTS.values()]
     if not options.render:
         experiment = _find(options.name)
-        run(experiment, options.docs, options.seeds or experiment.seeds, options.set, reporter, command_line(arguments))
+        seeds = experiment.seeds if options.seeds is None else options.seeds
+        run(experiment, options.docs, seeds, options.set, reporter)
     return [f"results: {_write(options.docs)}"]
 
 
-def run(
-    experiment: Experiment, docs: Path, seeds: int, assignments: Sequence[str], reporter: Reporter, command: str
-) -> None:
+def run(experiment: Experiment, docs: Path, seeds: int, assignments: Sequence[str], reporter: Reporter) -> None:
     """Every arm on every seed, seed by seed, except those that are finished under the same settings."""
     if seeds < 1:
         raise BadConfig(f"--seeds {seeds} must be at least 1.")
@@ -73,7 +73,7 @@ def run(
                 continue
             work = docs / "results" / WORK
             bench = benches.setdefault(arm.recipe, Bench(RECIPES[arm.recipe], base, work, reporter))
-            store.add(_cell(arm, bench, arm.settings(base), command))
+            store.add(_cell(arm, bench, arm.settings(base), _command(experiment, seeds, assignments, base)))
     store.keep([(arm.recipe, arm.name) for arm in experiment.arms])
 
 
@@ -95,6 +95,15 @@ def _cell(arm: Arm, bench: Bench, config: RecipeConfig, command: str) -> Cell:
         seconds=round(time.perf_counter() - start, 1),
         command=command,
     )
+
+
+def _command(experiment: Experiment, seeds: int, assignments: Sequence[str], base: RecipeConfig) -> str:
+    """What repeats it, without the places where files lie: results travel."""
+    words = ["train-ensemble", "reproduce", experiment.name, "--seeds", str(seeds)]
+    for key in (assignment.partition("=")[0] for assignment in assignments):
+        value = base.record()[key]
+        words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"]
+    return shlex.join(words)
 
 
 def _find(name: str | None) -> Experiment:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -62,8 +61,3 @@ def _provenance(cells: Sequence[Cell]) -> str:
 
 def _distinct(values: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """What was typed."""
-    return shlex.join(["train-ensemble", "reproduce", *arguments])
