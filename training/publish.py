@@ -127,8 +127,9 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the trainer's sources, `-dirty` when tracked files differ; None outside a checkout."""
+    """The git commit of the trainer's sources, `-dirty` when they were changed since; None outside a checkout."""
     folder = Path(__file__).parent
+    sources = (str(folder), str(folder.with_name("bundle")))
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -137,7 +138,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # a copy inside somebody else's checkout is not it
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
