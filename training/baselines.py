@@ -2,11 +2,12 @@
 
 RESCHED: members that know nothing of each other, averaged; the paper expects it below the ensemble. NO-RESCHED: for
 each budget a single model distilled for exactly that budget; the paper expects it above. Every network
-gets the epochs, loss and schedule of one member, without barrier.
+gets the epochs of one member, those of refinement included, its loss and its schedule, without barrier.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -88,7 +89,9 @@ def _distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: i
         return boosting.distillation_loss(logits_NL, game.target.train_NL[batch], game.config.temperature)
 
     seed = derive_seed(game.config.seed, name, "order", k)
-    Fitting(network, loss, len(x), schedule_of(game.config), seed).run(game.reporter, f"{name} {k} of {of}")
+    epochs = game.config.epochs + game.config.refine_epochs
+    schedule = dataclasses.replace(schedule_of(game.config), epochs=epochs)
+    Fitting(network, loss, len(x), schedule, seed).run(game.reporter, f"{name} {k} of {of}")
     return network.finish()
 
 

@@ -107,6 +107,7 @@ def _manifest(
             packages=packages(),
             commit=commit(),
             stopped=outcome.stopped,
+            refinement=outcome.refinement,
         ),
     )
 
