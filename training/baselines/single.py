@@ -26,7 +26,7 @@ def schedule(game: Game) -> Schedule:
 
 def epochs_in_all(game: Game) -> int:
     """Passes over the training set that each member of the ensemble gets."""
-    return game.config.epochs
+    return game.config.epochs + game.config.refine_epochs
 
 
 def distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: int) -> LogitsOnly:
