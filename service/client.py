@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
+from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -58,7 +59,7 @@ class AnytimeClient:
     def __init__(self, base_url: str = "http://127.0.0.1:8000", *, http: httpx.Client | None = None) -> None:
         self._http = http or httpx.Client(base_url=base_url, timeout=None)
 
-    def predict(
+    def predict(  # noqa: PLR0913 (the fields of a request, by name)
         self,
         inputs: Samples,
         *,
@@ -68,6 +69,7 @@ class AnytimeClient:
         max_members: int | None = None,
         outputs: Sequence[Output] = (),
         request_id: str | None = None,
+        keep_ms: float | None = None,
     ) -> PredictResponse:
         """The best answer by the deadline; see `PredictRequest` for the arguments.
 
@@ -75,12 +77,47 @@ class AnytimeClient:
             AnytimeError: the server answered with a problem document.
             httpx.TransportError: there was no answer.
         """
-        request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
+        request = _predict(
+            inputs,
+            deadline_ms=deadline_ms,
+            model=model,
+            version=version,
+            max_members=max_members,
+            outputs=outputs,
+            request_id=request_id,
+            keep_ms=keep_ms,
+        )
+        return _read(self._http.post(**request), PredictResponse)
+
+    def continue_(
+        self,
+        request_id: str,
+        *,
+        deadline_ms: float | None = None,
+        max_members: int | None = None,
+        outputs: Sequence[Output] = (),
+        keep_ms: float | None = None,
+    ) -> PredictResponse:
+        """A better answer to a request that was kept (`keep_ms`); see `ContinueRequest` for the arguments.
+
+        Raises:
+            AnytimeError: the server answered with a problem document; `state_gone` if there is nothing to go on from.
+            httpx.TransportError: there was no answer.
+        """
+        request = _continue(request_id, deadline_ms, max_members, outputs, keep_ms)
         return _read(self._http.post(**request), PredictResponse)
 
     def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
         return _read(self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+
+    def load(self, name: str, version: int | None = None) -> ModelCard:
+        """Let the server serve another version (default: the highest); returns when requests go to it."""
+        return _read(self._http.post(**_version(name, "load", version)), ModelCard)
+
+    def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
+        """Let the server serve a bundle, or one version of it, no more: what is left."""
+        return _read(self._http.post(**_version(name, "unload", version)), ModelList).models
 
     def models(self) -> list[ModelCard]:
         """All served bundles."""
@@ -112,7 +149,7 @@ class AsyncAnytimeClient:
     def __init__(self, base_url: str = "http://127.0.0.1:8000", *, http: httpx.AsyncClient | None = None) -> None:
         self._http = http or httpx.AsyncClient(base_url=base_url, timeout=None)
 
-    async def predict(
+    async def predict(  # noqa: PLR0913
         self,
         inputs: Samples,
         *,
@@ -122,14 +159,45 @@ class AsyncAnytimeClient:
         max_members: int | None = None,
         outputs: Sequence[Output] = (),
         request_id: str | None = None,
+        keep_ms: float | None = None,
     ) -> PredictResponse:
         """See `AnytimeClient.predict`."""
-        request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
+        request = _predict(
+            inputs,
+            deadline_ms=deadline_ms,
+            model=model,
+            version=version,
+            max_members=max_members,
+            outputs=outputs,
+            request_id=request_id,
+            keep_ms=keep_ms,
+        )
+        return _read(await self._http.post(**request), PredictResponse)
+
+    async def continue_(
+        self,
+        request_id: str,
+        *,
+        deadline_ms: float | None = None,
+        max_members: int | None = None,
+        outputs: Sequence[Output] = (),
+        keep_ms: float | None = None,
+    ) -> PredictResponse:
+        """See `AnytimeClient.continue_`."""
+        request = _continue(request_id, deadline_ms, max_members, outputs, keep_ms)
         return _read(await self._http.post(**request), PredictResponse)
 
     async def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
         return _read(await self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+
+    async def load(self, name: str, version: int | None = None) -> ModelCard:
+        """See `AnytimeClient.load`."""
+        return _read(await self._http.post(**_version(name, "load", version)), ModelCard)
+
+    async def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
+        """See `AnytimeClient.unload`."""
+        return _read(await self._http.post(**_version(name, "unload", version)), ModelList).models
 
     async def models(self) -> list[ModelCard]:
         """See `AnytimeClient.models`."""
@@ -155,14 +223,16 @@ class AsyncAnytimeClient:
         await self.close()
 
 
-def _predict(
+def _predict(  # noqa: PLR0913
     inputs: Samples,
+    *,
     deadline_ms: float | None,
     model: str | None,
     version: int | None,
     max_members: int | None,
     outputs: Sequence[Output],
     request_id: str | None,
+    keep_ms: float | None,
 ) -> dict[str, Any]:
     fields = {
         "inputs": np.ascontiguousarray(inputs) if isinstance(inputs, np.ndarray) else inputs,
@@ -171,10 +241,33 @@ def _predict(
         "version": version,
         "max_members": max_members,
         "outputs": list(outputs),
+        "keep_ms": keep_ms,
     }
-    request = _post("/predict", {name: value for name, value in fields.items() if value is not None})
+    request = _until("/predict", fields, deadline_ms)
     if request_id is not None:
         request["headers"]["x-request-id"] = request_id
+    return request
+
+
+def _continue(
+    request_id: str,
+    deadline_ms: float | None,
+    max_members: int | None,
+    outputs: Sequence[Output],
+    keep_ms: float | None,
+) -> dict[str, Any]:
+    fields = {
+        "deadline_ms": deadline_ms,
+        "max_members": max_members,
+        "outputs": list(outputs),
+        "keep_ms": keep_ms,
+    }
+    return _until(f"/predict/{quote(request_id, safe='')}/continue", fields, deadline_ms)
+
+
+def _until(url: str, fields: Mapping[str, Any], deadline_ms: float | None) -> dict[str, Any]:
+    """A post of the fields that are given, with a time-out some way past the deadline."""
+    request = _post(url, {name: value for name, value in fields.items() if value is not None})
     if deadline_ms is not None:
         request["timeout"] = deadline_ms / 1e3 + GRACE_S
     return request
@@ -182,6 +275,10 @@ def _predict(
 
 def _feedback(request_id: str, labels: Sequence[int | str]) -> dict[str, Any]:
     return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
+
+
+def _version(name: str, verb: str, version: int | None) -> dict[str, Any]:
+    return {"url": f"/models/{name}/{verb}", "params": {} if version is None else {"version": version}}
 
 
 def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
