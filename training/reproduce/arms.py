@@ -57,7 +57,7 @@ def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
             outcome = decompose(game)
             return {"points": ensemble_points(game, outcome.ensemble), **rounds_of(outcome)}
     except NoWeakLearner as error:
-        return {"points": [], "rounds": [], "stopped": str(error)}
+        return {"points": [], "rounds": [], "sources": [], "stopped": str(error)}
 
 
 def decompose(game: Game) -> Outcome:
@@ -66,9 +66,13 @@ def decompose(game: Game) -> Outcome:
 
 
 def rounds_of(outcome: Outcome) -> Values:
-    """What was found in each round."""
-    rounds = [member.round.model_dump() for member in outcome.ensemble.members]
-    return {"rounds": rounds, "stopped": outcome.stopped}
+    """What was found in each round, and whom each member reads."""
+    members = outcome.ensemble.members
+    return {
+        "rounds": [member.round.model_dump() for member in members],
+        "sources": [list(member.sources) for member in members],
+        "stopped": outcome.stopped,
+    }
 
 
 def run_resched(bench: Bench, config: RecipeConfig) -> Values:

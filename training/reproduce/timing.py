@@ -43,6 +43,11 @@ class Stopwatch:
 
     def prefixes(self, ensemble: Ensemble) -> list[Times]:
         """The first k members with their connections, for each k."""
+        members = self.members(ensemble)
+        return [total(members[:k]) for k in range(1, len(members) + 1)]
+
+    def members(self, ensemble: Ensemble) -> list[Times]:
+        """Each member with its connections."""
         members = list[Times]()
         for graph, member in zip(export_members(ensemble), ensemble.members, strict=True):
             links = [
@@ -51,7 +56,7 @@ class Stopwatch:
                 for tap in stage
             ]
             members.append(graph_times(graph.content, [self._x, *links]))
-        return [total(members[:k]) for k in range(1, len(members) + 1)]
+        return members
 
     def _network(self, network: nn.Module) -> Times:
         structure = repr(network)
