@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from training import flops
-from training.baselines import Answer, batch_ensemble, multi_exit, no_resched, resched, snapshot
+from training.baselines import batch_ensemble, multi_exit, no_resched, resched, snapshot
 from training.bdistil import Outcome, run_rounds
 from training.config import Config, RecipeConfig
 from training.ensemble import Features
@@ -55,7 +55,7 @@ def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
     try:
         with bench.game(config) as game:
             outcome = decompose(game)
-            return {"points": ensemble_points(game, outcome.ensemble), **rounds_of(outcome)}
+            return {"points": ensemble_points(game, outcome.ensemble, bench.stopwatch), **rounds_of(outcome)}
     except NoWeakLearner as error:
         return {"points": [], "rounds": [], "sources": [], "stopped": str(error)}
 
@@ -78,7 +78,7 @@ def rounds_of(outcome: Outcome) -> Values:
 def run_resched(bench: Bench, config: RecipeConfig) -> Values:
     """Independent members."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, resched(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, resched(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
@@ -86,7 +86,7 @@ def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
     with bench.game(config) as game:
         answers = no_resched(game, families(bench), budgets_of(game))
         return {
-            "points": baseline_points(game, answers),
+            "points": baseline_points(game, answers, bench.stopwatch),
             "chosen": [getattr(network, "name", "") for (network,) in answers],
         }
 
@@ -94,20 +94,20 @@ def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
 def run_snapshot(bench: Bench, config: RecipeConfig) -> Values:
     """Snapshots of one network."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, snapshot(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, snapshot(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_batch_ensemble(bench: Bench, config: RecipeConfig) -> Values:
     """Members that share their weights."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, batch_ensemble(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, batch_ensemble(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_multi_exit(bench: Bench, config: RecipeConfig) -> Values:
     """One chain of blocks with exits, of the cost of the whole ensemble."""
     with bench.game(config) as game:
         answers = multi_exit(game, families(bench)[0], config.rounds, budgets_of(game)[-1])
-        return {"points": baseline_points(game, answers)}
+        return {"points": baseline_points(game, answers, bench.stopwatch)}
 
 
 def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
@@ -117,7 +117,9 @@ def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
         if isinstance(teacher, Logits):
             return {"points": [{"flops": None, "accuracy": known.accuracy}]}
         answers: list[Answer] = [(teacher,)]
-        return {"points": [{**point, "flops": known.flops} for point in baseline_points(game, answers)]}
+        return {
+            "points": [{**point, "flops": known.flops} for point in baseline_points(game, answers, bench.stopwatch)]
+        }
 
 
 def families(bench: Bench) -> list[ModelClass]:

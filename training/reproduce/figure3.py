@@ -20,7 +20,7 @@ from training import flops, picture
 from training.config import RecipeConfig
 from training.connections import Kind, sources_of
 from training.determinism import derive_seed, seeded
-from training.ensemble import Ensemble, Features, TrainedMember
+from training.ensemble import Features, TrainedMember
 from training.networks import Convolutional, FullyConnected, ModelClass, Normalise, Recurrent, ResNet, StagedNetwork
 from training.recipes.recurrent import RecurrentConfig
 from training.reproduce.bench import Bench
@@ -105,8 +105,8 @@ def run(bench: Bench, config: RecipeConfig) -> Values:
     return {
         "rounds": rounds,
         "teacher_flops": flops.count(_build(teacher, known, "none", 0, 0), features.x[:1]).total,
-        "ms": stopwatch.members(_exportable(features, member))[0],
-        "ms_unconnected": stopwatch.members(_exportable(features, alone))[0],
+        "ms": stopwatch.member(features, member),
+        "ms_unconnected": stopwatch.member(features, alone),
     }
 
 
@@ -121,14 +121,6 @@ def _member(
 def _build(family: ModelClass, known: Networks, kind: Kind, sources: int, seed: int) -> StagedNetwork:
     normalise = Normalise(torch.zeros(known.shape), torch.ones(known.shape))
     return seeded(seed, lambda: family.build(normalise, known.shape, known.labels, kind, sources))
-
-
-def _exportable(features: Features, member: TrainedMember) -> Ensemble:
-    """One member alone; the taps that it reads are there."""
-    logits_NL = torch.zeros(len(features.x), 1)
-    ensemble = Ensemble(features, features, logits_NL, logits_NL)
-    ensemble.members = [member]
-    return ensemble
 
 
 def report(cells: Sequence[Cell]) -> str:
