@@ -61,7 +61,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             series.curve(axes, kind, COLOURS[kind], STYLES[kind], unit=1e3)
         picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)")
         axes.set_xlim(left=0)
-    panels[0].legend(frameon=False, fontsize=8)
+    picture.legend(figure, panels[0], columns=5)
     picture.save(figure, path)
 
 

@@ -116,10 +116,8 @@ def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
         known, teacher = game.target.teacher, bench.teacher
         if isinstance(teacher, Logits):
             return {"points": [{"flops": None, "accuracy": known.accuracy}]}
-        answers: list[Answer] = [(teacher,)]
-        return {
-            "points": [{**point, "flops": known.flops} for point in baseline_points(game, answers, bench.stopwatch)]
-        }
+        (point,) = baseline_points(game, [(teacher,)], bench.stopwatch)
+        return {"points": [{**point, "flops": known.flops}]}
 
 
 def families(bench: Bench) -> list[ModelClass]:

@@ -49,7 +49,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             series.curve(axes, method, colour, style, unit=1e3)
         picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)")
         axes.set_xlim(left=0)
-    panels[0].legend(frameon=False, fontsize=8)
+    picture.legend(figure, panels[0], columns=5)
     picture.save(figure, path)
 
 

@@ -88,7 +88,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
     cost = "cost, as a fraction of the teacher's FLOPs" if unit else "cost in FLOPs"
     picture.plain(by_flops, title=f"{name}: {of}", x=cost, y="accuracy (%)")
     picture.plain(by_time, title="by measured time", x="ms for one sample, onnxruntime, one CPU thread", y="")
-    by_flops.legend(loc="lower right", frameon=False, fontsize=8)
+    picture.legend(figure, by_flops, columns=4)
     picture.save(figure, path)
 
 

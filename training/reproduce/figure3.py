@@ -170,7 +170,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         picture.plain(axes, title=recipe, x="round", y="fraction of the teacher's FLOPs")
     panels[0].plot([], [], "o-", color="black", ms=3, label="member")
     panels[0].plot([], [], "x:", color="black", ms=4, label="its connections")
-    panels[0].legend(frameon=False, fontsize=7)
+    picture.legend(figure, panels[0], columns=6)
     picture.save(figure, path)
 
 
