@@ -105,6 +105,7 @@ def _manifest(
             packages=packages(),
             commit=commit(),
             stopped=outcome.stopped,
+            refinement=outcome.refinement,
         ),
     )
 

@@ -20,6 +20,7 @@ from training.ensemble import Features
 from training.errors import NoWeakLearner
 from training.game import Game
 from training.networks import ModelClass
+from training.refine import refine
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Values
 from training.reproduce.prefixes import baseline_points, ensemble_points
@@ -42,7 +43,7 @@ def paper(config: RecipeConfig) -> RecipeConfig:
 
 def unrefined(config: RecipeConfig) -> RecipeConfig:
     """The recipe's rounds alone, with all epochs in them."""
-    return config
+    return dataclasses.replace(config, epochs=config.epochs + config.refine_epochs, refine_epochs=0)
 
 
 def unconnected(config: RecipeConfig) -> RecipeConfig:
@@ -62,7 +63,7 @@ def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
 
 def decompose(game: Game) -> Outcome:
     """The rounds, and the refinement if the settings ask for it."""
-    return run_rounds(game)
+    return refine(game, run_rounds(game))
 
 
 def rounds_of(outcome: Outcome) -> Values:
@@ -72,6 +73,7 @@ def rounds_of(outcome: Outcome) -> Values:
         "rounds": [member.round.model_dump() for member in members],
         "sources": [list(member.sources) for member in members],
         "stopped": outcome.stopped,
+        "refinement": outcome.refinement.model_dump() if outcome.refinement else None,
     }
 
 
