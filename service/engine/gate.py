@@ -80,6 +80,11 @@ class Gate:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(news)
 
+    def dismiss(self) -> None:
+        """End every wait: who has a finished prefix gets it."""
+        for future in self._waiting.values():
+            _set(future, StoppedBy.SHUTDOWN)
+
     async def answer(self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]) -> Outcome:
         """Run the ticket through the worker and wait for its outcome.
 
@@ -117,7 +122,7 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, StoppedBy.ABANDONED)
         published = ticket.published
-        decided = ticket.deadline.answer_by if ticket.ended is None else ticket.ended
+        decided = min(ticket.deadline.answer_by, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
     def _wake(self, settled: Sequence[Settled]) -> None:
