@@ -18,7 +18,7 @@ from service.deployments import Deployment
 from service.engine.deadline import Deadline
 from service.engine.gate import QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
-from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
+from service.errors import HungUp, InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
 from service.ingress import Visit, visit_of
 from service.keeping import check_keep, keep
 from service.ledger import Answered
@@ -65,16 +65,18 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Answe
     """Let the engine run a ticket until its deadline.
 
     Raises:
-        Problem: one of Overloaded, NoPrefixInTime, MemberFailed, ShuttingDown.
+        Problem: one of Overloaded, HungUp, NoPrefixInTime, MemberFailed, ShuttingDown.
     """
     context, visit = context_of(request), visit_of(request)
     visit.model = deployment.key
     with context.repository.lease(deployment):
         try:
-            outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
+            outcome = await context.gate.answer(ticket, context.worker, _hang_up(request), context.metrics)
         except QueueFull as full:
             raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
     visit.decided = outcome.decided
+    if outcome.stopped_by is StoppedBy.ABANDONED:
+        raise HungUp("The client has hung up.")
     if outcome.published is None:
         raise _no_prefix(outcome.stopped_by, ticket, context)
     return Answer(outcome.published, outcome.stopped_by)
