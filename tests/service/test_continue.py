@@ -187,6 +187,7 @@ def test_a_refused_continuation_leaves_the_state_as_it_was(tiny: Bundle, models:
         answer = client.continue_(kept.request_id, outputs=["logits"])
         *_, expected = running_average(tiny, samples(2, 1))
         np.testing.assert_allclose(logits_of(answer), expected, atol=1e-5)
+        assert executor.members_run.count(0) == 2, "nothing is computed twice"
 
 
 def test_its_version_stays_while_it_is_kept(tiny: Bundle, models: Path, client: AnytimeClient, server: Server):
