@@ -113,6 +113,24 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     )
 
 
+def export_plain(network: nn.Module, samples: Tensor) -> bytes:
+    """A network that reads nobody, from raw samples to logits, as ONNX.
+
+    Args:
+        network: takes one tensor called `x`.
+        samples: at least two raw samples.
+
+    Raises:
+        ExportError: the graph is not valid or has a fixed batch axis.
+    """
+    network = network.cpu().eval()
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    model = to_onnx(network, _example(samples, recurrent=recurrent), [], [], [LOGITS])
+    if recurrent:
+        set_steps(model, samples.shape[1])
+    return strip(model)
+
+
 def _example(value: Tensor, *, recurrent: bool) -> Tensor:
     return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
 

@@ -23,6 +23,7 @@ from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
 from training.publish import publish
+from training.refine import refine
 from training.targets import Logits, target_of
 
 RECIPE = "distil"
@@ -67,8 +68,8 @@ def distil(
 
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
-    """The rounds, then the bundle."""
-    outcome = run_rounds(game)
+    """The rounds, refinement where the settings ask for it, then the bundle."""
+    outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
     return publish(game, outcome, models, recipe)
 
