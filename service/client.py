@@ -19,7 +19,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from service.schemas import FeedbackResponse, ModelCard, ModelList, Output, PredictResponse
+from service.schemas import FeedbackResponse, Label, ModelCard, ModelList, Output, PredictResponse
 
 Samples = npt.NDArray[Any] | Sequence[Any]
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -78,7 +78,7 @@ class AnytimeClient:
         request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
         return _read(self._http.post(**request), PredictResponse)
 
-    def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
+    def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
         return _read(self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
 
@@ -127,7 +127,7 @@ class AsyncAnytimeClient:
         request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
         return _read(await self._http.post(**request), PredictResponse)
 
-    async def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
+    async def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
         return _read(await self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
 
@@ -180,7 +180,7 @@ def _predict(
     return request
 
 
-def _feedback(request_id: str, labels: Sequence[int | str]) -> dict[str, Any]:
+def _feedback(request_id: str, labels: Sequence[Label]) -> dict[str, Any]:
     return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
 
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from training import boosting, flops
+from training import flops
 from training.determinism import derive_seed, seeded
 from training.ensemble import Features
+from training.evaluate import rmse
 from training.find_wl import schedule_of
 from training.fitting import Fitting
 from training.game import Game
@@ -28,10 +28,11 @@ HALVINGS = 12
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Cost in FLOPs per sample, and accuracy on the test part."""
+    """Cost in FLOPs per sample, and what it buys on the test part."""
 
     flops: float
-    accuracy: float
+    score: float
+    """Accuracy; of a regression the RMSE in the unit of the labels."""
 
 
 def resched(game: Game, model_class: ModelClass, members: int) -> list[Point]:
@@ -41,7 +42,7 @@ def resched(game: Game, model_class: ModelClass, members: int) -> list[Point]:
     for k in range(1, members + 1):
         network = _distil_single(game, model_class, "RESCHED", k, members)
         total_NL = total_NL + _test_logits(game, network)
-        points.append(Point(cost * k, accuracy(game, total_NL)))
+        points.append(Point(cost * k, score(game, total_NL / k)))
     return points
 
 
@@ -51,7 +52,7 @@ def no_resched(game: Game, model_class: ModelClass, budgets: Sequence[float]) ->
     for k, budget in enumerate(budgets, start=1):
         scaled = within(game, model_class, budget)
         network = _distil_single(game, scaled, "NO-RESCHED", k, len(budgets))
-        points.append(Point(cost_of(game, scaled), accuracy(game, _test_logits(game, network))))
+        points.append(Point(cost_of(game, scaled), score(game, _test_logits(game, network))))
     return points
 
 
@@ -73,9 +74,12 @@ def cost_of(game: Game, model_class: ModelClass) -> float:
     return flops.count(network, torch.from_numpy(game.data.test.x[:1]).to(game.device)).total
 
 
-def accuracy(game: Game, logits_NL: Tensor) -> float:
-    """On the test part."""
-    return float((logits_NL.argmax(dim=1).cpu().numpy() == game.data.test.y).mean(dtype=np.float64))
+def score(game: Game, outputs_NL: Tensor) -> float:
+    """Accuracy, or RMSE of a regression, on the test part; of outputs as the game sees them."""
+    answer_NL, y = game.task.restore(outputs_NL).cpu().numpy(), game.data.test.y
+    if game.data.task == "regression":
+        return rmse(answer_NL, y)
+    return float((answer_NL.argmax(axis=1) == y).mean())
 
 
 def _distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: int) -> StagedNetwork:
@@ -85,11 +89,11 @@ def _distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: i
 
     def loss(batch: Tensor) -> Tensor:
         logits_NL, _ = network(x[batch])
-        return boosting.distillation_loss(logits_NL, game.target.train_NL[batch], game.config.temperature)
+        return game.task.loss(logits_NL, game.target.train_NL[batch])
 
     seed = derive_seed(game.config.seed, name, "order", k)
     Fitting(network, loss, len(x), schedule_of(game.config), seed).run(game.reporter, f"{name} {k} of {of}")
-    return network.finish()
+    return game.task.finish(network)
 
 
 def _build(game: Game, model_class: ModelClass, seed: int) -> StagedNetwork:

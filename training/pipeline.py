@@ -84,7 +84,7 @@ def game_of(
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     device = device_of(config)
-    target = target_of(teacher, data, device)
+    target = target_of(teacher, data, device, config.temperature)
     B = bound_of(config, target)
     return Game(
         config=config,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bundle.record import Task
 from service.engine.deadline import Deadline
 
 Logits = npt.NDArray[np.float32]
@@ -39,7 +40,7 @@ class Published:
 
     members: int
     logits: Logits
-    """Running average, (rows, classes)."""
+    """Running average, (rows, classes); of a regression the values (rows, outputs)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +56,7 @@ class Ticket:
     members_total: int
     member_limit: int
     """Members to run at most; `members_total` unless the client asked for fewer."""
+    task: Task = "classification"
     depth: int = 0
     """Members done."""
     started: float | None = None
@@ -67,6 +69,8 @@ class Ticket:
     """What later members will read, by (member, output); in whatever form the executor keeps it."""
     classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
     """Winning class of each row after each member: agreement and feedback are counted from these."""
+    values_by_prefix: list[Logits] = field(default_factory=list)
+    """Of a regression: its values after each member instead."""
     published: Published | None = None
 
     @property
@@ -82,5 +86,8 @@ class Ticket:
         else:
             self.total = logits.copy() if self.total is None else self.total + logits
             answer = self.total / np.float32(self.depth)
-        self.classes_by_prefix.append(answer.argmax(axis=1))
+        if self.task == "regression":
+            self.values_by_prefix.append(answer)
+        else:
+            self.classes_by_prefix.append(answer.argmax(axis=1))
         self.published = Published(self.depth, answer)

@@ -17,7 +17,15 @@ from service.deployments import Deployment
 from service.engine.deadline import Deadline
 from service.engine.gate import QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
-from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
+from service.errors import (
+    InvalidDeadline,
+    InvalidField,
+    MemberFailed,
+    NoPrefixInTime,
+    Overloaded,
+    ShuttingDown,
+    WarmingUp,
+)
 from service.ingress import Visit, visit_of
 from service.ledger import Answered
 from service.routes.documented import body_of, problems
@@ -35,7 +43,7 @@ router = APIRouter()
     openapi_extra=body_of(PredictRequest),
 )
 async def predict(request: Request) -> Response:
-    """Run members until the deadline, and answer with the mean logits of those that were finished.
+    """Run members until the deadline, and answer with the mean of those that were finished.
 
     The clock starts when the request's head arrives. Without `deadline_ms` all members are run.
     """
@@ -45,6 +53,8 @@ async def predict(request: Request) -> Response:
     _check_open(context)
     deployment = context.deployments.find(wanted.model, wanted.version)
     visit.model = deployment.key
+    if wanted.outputs and deployment.manifest.task == "regression":
+        raise InvalidField("Field `outputs`: a regression has only its values; leave it out.", field="outputs")
     ticket = _ticket(wanted, deployment, deadline, visit, context)
     try:
         outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
@@ -54,22 +64,29 @@ async def predict(request: Request) -> Response:
     if outcome.published is None:
         raise _no_prefix(outcome.stopped_by, ticket, context)
     # The worker may be running a further member at this moment: count only what is in the answer.
-    classes = tuple(ticket.classes_by_prefix[: outcome.published.members])
-    context.metrics.predicted(ticket, outcome.stopped_by, classes)
-    context.ledger.remember(visit.request_id, Answered(deployment, classes))
+    used = outcome.published.members
+    classes, values = tuple(ticket.classes_by_prefix[:used]), tuple(ticket.values_by_prefix[:used])
+    context.metrics.predicted(ticket, outcome.stopped_by, used, classes)
+    context.ledger.remember(visit.request_id, Answered(deployment, classes, values))
+    prefix = deployment.manifest.prefixes[used - 1]
     head = {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,
         "request_id": visit.request_id,
-        "members_used": outcome.published.members,
+        "members_used": used,
         "members_total": ticket.members_total,
         "stopped_by": outcome.stopped_by,
         "deadline_ms": wanted.deadline_ms,
         "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        "expected_accuracy": deployment.manifest.prefixes[outcome.published.members - 1].accuracy,
+        "expected_accuracy": prefix.accuracy,
+        "expected_rmse": prefix.rmse,
     }
-    predictions = _predictions(outcome.published, deployment.manifest.classes, set(wanted.outputs))
-    body = orjson.dumps({**head, "predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
+    answers: dict[str, Any] = (
+        {"values": outcome.published.logits}
+        if ticket.task == "regression"
+        else {"predictions": _predictions(outcome.published, deployment.manifest.classes, set(wanted.outputs))}
+    )
+    body = orjson.dumps({**head, **answers}, option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(body, media_type="application/json")
 
 
@@ -105,6 +122,7 @@ def _ticket(
         deadline=deadline,
         members_total=members,
         member_limit=min(wanted.max_members or members, members),
+        task=deployment.manifest.task,
     )
 
 

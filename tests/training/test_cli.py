@@ -16,7 +16,7 @@ from training.cli import main
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
+NAMES = ["digits", "ellipsoid", "cube", "regression", "cifar10", "cifar100", "google13", "dsa19", "npz"]
 TINY = ("threads=1", "rounds=2", "epochs=2", "teacher_epochs=2", "batch_size=512", "on_failure=best", "gamma=1000")
 TINY_ARGUMENTS = [part for setting in TINY for part in ("--set", setting)]
 
