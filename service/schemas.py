@@ -31,12 +31,9 @@ class _Response(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class PredictRequest(_Request):
-    """A batch of samples and how long the answer may take."""
+class Knobs(_Request):
+    """What a request says beside its samples: in the JSON body, or in the query beside an .npy body."""
 
-    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
-
-    inputs: Rows
     deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Milliseconds from the arrival of the request's head to its answer. Absent: all members are run."""
     model: str | None = None
@@ -47,6 +44,31 @@ class PredictRequest(_Request):
     """Run no more members than this."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
     """What each prediction of a classifier holds beside class, index and confidence."""
+    keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Keep the state for this long, so that POST /predict/{request_id}/continue can go on from this answer."""
+
+
+class ContinueRequest(_Request):
+    """How much longer an answered request may take."""
+
+    model_config = _example({"deadline_ms": 50.0, "keep_ms": 1000.0})
+
+    deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Milliseconds from the arrival of this request's head to its answer. Absent: all members are run."""
+    max_members: Annotated[int, Field(ge=1)] | None = None
+    """Run no more members than this, those of the earlier answers included."""
+    outputs: Annotated[list[Output], Field(strict=False)] = []
+    """What each prediction of a classifier holds beside class, index and confidence."""
+    keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Keep the state on for this long. Absent: this is the last time it is continued."""
+
+
+class PredictRequest(Knobs):
+    """A batch of samples and how long the answer may take."""
+
+    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
+
+    inputs: Rows
 
 
 class Prediction(_Response):
@@ -64,7 +86,29 @@ class Prediction(_Response):
     """The running average itself, if asked for."""
 
 
-class PredictResponse(_Response):
+class AnswerHead(_Response):
+    """What is told of an answer beside its numbers."""
+
+    model: str
+    version: int
+    request_id: str
+    """Also in the header X-Request-ID; names this answer in POST /feedback."""
+    members_used: int
+    members_total: int
+    stopped_by: Literal["complete", "deadline", "max_members", "member_failed", "shutdown"]
+    """Why no further member was run."""
+    deadline_ms: float | None
+    elapsed_ms: float
+    """From the arrival of the request's head to the encoding of this answer."""
+    expected_accuracy: float | None = None
+    """Accuracy of this prefix on the bundle's held-out split; null for a regression."""
+    expected_rmse: float | None = None
+    """Of a regression: root mean squared error of this prefix there, in the unit of the labels."""
+    kept_ms: float | None = None
+    """For how long the request can be continued; null if it was not asked for, could not be, or nothing is left."""
+
+
+class PredictResponse(AnswerHead):
     """The last prefix that was finished in time."""
 
     model_config = _example(
@@ -78,23 +122,26 @@ class PredictResponse(_Response):
             "deadline_ms": 20.0,
             "elapsed_ms": 17.312,
             "expected_accuracy": 0.953,
+            "kept_ms": None,
             "predictions": [
                 {"class": "setosa", "index": 0, "confidence": 0.93, "probabilities": [0.93, 0.05, 0.02]},
             ],
         }
     )
 
-    model: str
-    version: int
-    request_id: str
-    """Also in the header X-Request-ID; names this answer in POST /feedback."""
+    predictions: list[Prediction] = []
+    """Of a classifier: one for each sample."""
+    values: list[list[float]] | None = None
+    """Of a regression: for each sample the running average of each output, in the unit of the labels."""
+
+
+class Progress(_Response):
+    """One finished prefix of a request that is still under way."""
+
     members_used: int
     members_total: int
-    stopped_by: Literal["complete", "deadline", "max_members", "member_failed"]
-    """Why no further member was run."""
-    deadline_ms: float | None
     elapsed_ms: float
-    """From the arrival of the request's head to the encoding of this answer."""
+    """From the arrival of the request's head to the encoding of this event."""
     expected_accuracy: float | None = None
     """Accuracy of this prefix on the bundle's held-out split; null for a regression."""
     expected_rmse: float | None = None
@@ -159,10 +206,21 @@ class ModelCard(_Response):
     """Quality of each prefix on the held-out split."""
 
 
+class LoadFailure(_Response):
+    """A version that was to be served and is not."""
+
+    name: str
+    version: int | None
+    detail: str
+    """One sentence that says what is wrong with the bundle."""
+
+
 class ModelList(_Response):
     """All served bundles."""
 
     models: list[ModelCard]
+    failures: list[LoadFailure] = []
+    """Of each name, the latest attempt to load it, if that failed; what was served before still is."""
 
 
 class Status(_Response):

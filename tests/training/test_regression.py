@@ -13,7 +13,8 @@ from bundle import open_bundle
 from bundle.reference import running_average
 from tests.training.toy import CONFIG, FEATURES, SIZES, toy_game
 from training import Data, FullyConnected, Logits, Split, distil
-from training.baselines import resched, score
+from training.baselines import measure, resched
+from training.baselines.answer import score
 from training.checkpoint import Checkpoint
 from training.errors import BadTeacher
 from training.evaluate import measure_regression, r2, rmse
@@ -115,8 +116,10 @@ def test_a_bundle_of_a_regression(tmp_path: Path):
 
 
 def test_baselines_are_scored_in_the_unit_of_the_labels(game: Game):
-    assert score(game, game.target.test_NL) == pytest.approx(rmse(values()[1].test, game.data.test.y), rel=1e-4)
-    (point,) = resched(game, CLASSES[0], 1)
+    assert score(game, game.target.test_NL, game.data.test) == pytest.approx(
+        rmse(values()[1].test, game.data.test.y), rel=1e-4
+    )
+    (point,) = measure(game, resched(game, CLASSES[0], 1))
     assert 3 < point.score < 100
 
 
