@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bundle import Teacher
 from training import flops
 from training.boosting import centre
-from training.data import Data
+from training.data import Data, Split
 from training.errors import BadTeacher
 
 TEACHER_BATCH = 256
@@ -35,7 +35,12 @@ class Target:
     train_NL: Tensor
     validation_NL: Tensor
     test_NL: Tensor
+    train_y_N: Tensor
+    """Labels, where the loss mixes them in."""
+    validation_y_N: Tensor
     teacher: Teacher
+    network: nn.Module | None = None
+    """The teacher itself; None when only its logits were given."""
 
     @property
     def largest(self) -> float:
@@ -60,8 +65,15 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> 
     agreement = parts["test"].argmax(dim=1).cpu() == torch.from_numpy(data.test.y.astype(np.int64))
     return Target(
         **{f"{name}_NL": centre(logits_NL.to(device)) for name, logits_NL in parts.items()},
+        train_y_N=_labels(data.train, device),
+        validation_y_N=_labels(data.validation, device),
         teacher=_describe(teacher, data, device, float(agreement.double().mean())),
+        network=teacher if isinstance(teacher, nn.Module) else None,
     )
+
+
+def _labels(split: Split, device: torch.device) -> Tensor:
+    return torch.from_numpy(split.y.astype(np.int64)).to(device)
 
 
 def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tensor:

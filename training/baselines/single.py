@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from training import boosting, flops
+from training import flops
 from training.determinism import derive_seed, seeded
 from training.find_wl import schedule_of
 from training.fitting import Fitting, Schedule
@@ -55,8 +55,8 @@ def fit(
     x = torch.from_numpy(game.data.train.x).to(game.device)
 
     def loss(batch: Tensor) -> Tensor:
-        teacher_NL, temperature = game.target.train_NL[batch], game.config.temperature
-        losses = [boosting.distillation_loss(logits_NL, teacher_NL, temperature) for logits_NL in answers(x[batch])]
+        teacher_NL, y_N = game.target.train_NL[batch], game.target.train_y_N[batch]
+        losses = [game.task_loss(logits_NL, teacher_NL, y_N) for logits_NL in answers(x[batch])]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)
