@@ -31,3 +31,9 @@ def save(figure: Figure, path: Path) -> None:
     """Write the PNG; the version of matplotlib is left out, because it would change the bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Software": None})
+
+
+def legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """One for all panels, below them, where no curve is."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)

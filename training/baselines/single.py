@@ -20,13 +20,9 @@ HALVINGS = 12
 
 
 def schedule(game: Game) -> Schedule:
-    """The epochs that a member of the ensemble sees in all, as one schedule."""
-    return dataclasses.replace(schedule_of(game.config), epochs=epochs_in_all(game))
-
-
-def epochs_in_all(game: Game) -> int:
-    """Passes over the training set that each member of the ensemble gets."""
-    return game.config.epochs + game.config.refine_epochs
+    """The epochs that a member of the ensemble gets in all, in its round and in refinement, as one schedule."""
+    config = game.config
+    return dataclasses.replace(schedule_of(config), epochs=config.epochs + config.refine_epochs)
 
 
 def distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: int) -> LogitsOnly:

@@ -102,7 +102,7 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         axes.set_xticklabels([f"{gamma:g}" for gamma in gammas[:-1:2]] + ["off"])
         axes.minorticks_off()
         picture.plain(axes, title="", x="gamma", y=label)
-    panels[0].legend(frameon=False, fontsize=9)
+    picture.legend(figure, panels[0], columns=2)
     picture.save(figure, path)
 
 

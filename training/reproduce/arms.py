@@ -13,13 +13,14 @@ import torch
 from torch import nn
 
 from training import flops
-from training.baselines import Answer, batch_ensemble, multi_exit, no_resched, resched, snapshot
+from training.baselines import batch_ensemble, multi_exit, no_resched, resched, snapshot
 from training.bdistil import Outcome, run_rounds
 from training.config import Config, RecipeConfig
 from training.ensemble import Features
 from training.errors import NoWeakLearner
 from training.game import Game
 from training.networks import ModelClass
+from training.refine import refine
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Values
 from training.reproduce.prefixes import baseline_points, ensemble_points
@@ -42,7 +43,7 @@ def paper(config: RecipeConfig) -> RecipeConfig:
 
 def unrefined(config: RecipeConfig) -> RecipeConfig:
     """The recipe's rounds alone, with all epochs in them."""
-    return config
+    return dataclasses.replace(config, epochs=config.epochs + config.refine_epochs, refine_epochs=0)
 
 
 def unconnected(config: RecipeConfig) -> RecipeConfig:
@@ -55,26 +56,31 @@ def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
     try:
         with bench.game(config) as game:
             outcome = decompose(game)
-            return {"points": ensemble_points(game, outcome.ensemble), **rounds_of(outcome)}
+            return {"points": ensemble_points(game, outcome.ensemble, bench.stopwatch), **rounds_of(outcome)}
     except NoWeakLearner as error:
-        return {"points": [], "rounds": [], "stopped": str(error)}
+        return {"points": [], "rounds": [], "sources": [], "stopped": str(error)}
 
 
 def decompose(game: Game) -> Outcome:
     """The rounds, and the refinement if the settings ask for it."""
-    return run_rounds(game)
+    return refine(game, run_rounds(game))
 
 
 def rounds_of(outcome: Outcome) -> Values:
-    """What was found in each round."""
-    rounds = [member.round.model_dump() for member in outcome.ensemble.members]
-    return {"rounds": rounds, "stopped": outcome.stopped}
+    """What was found in each round, and whom each member reads."""
+    members = outcome.ensemble.members
+    return {
+        "rounds": [member.round.model_dump() for member in members],
+        "sources": [list(member.sources) for member in members],
+        "stopped": outcome.stopped,
+        "refinement": outcome.refinement.model_dump() if outcome.refinement else None,
+    }
 
 
 def run_resched(bench: Bench, config: RecipeConfig) -> Values:
     """Independent members."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, resched(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, resched(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
@@ -82,7 +88,7 @@ def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
     with bench.game(config) as game:
         answers = no_resched(game, families(bench), budgets_of(game))
         return {
-            "points": baseline_points(game, answers),
+            "points": baseline_points(game, answers, bench.stopwatch),
             "chosen": [getattr(network, "name", "") for (network,) in answers],
         }
 
@@ -90,20 +96,20 @@ def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
 def run_snapshot(bench: Bench, config: RecipeConfig) -> Values:
     """Snapshots of one network."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, snapshot(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, snapshot(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_batch_ensemble(bench: Bench, config: RecipeConfig) -> Values:
     """Members that share their weights."""
     with bench.game(config) as game:
-        return {"points": baseline_points(game, batch_ensemble(game, game.classes[0], config.rounds))}
+        return {"points": baseline_points(game, batch_ensemble(game, game.classes[0], config.rounds), bench.stopwatch)}
 
 
 def run_multi_exit(bench: Bench, config: RecipeConfig) -> Values:
     """One chain of blocks with exits, of the cost of the whole ensemble."""
     with bench.game(config) as game:
         answers = multi_exit(game, families(bench)[0], config.rounds, budgets_of(game)[-1])
-        return {"points": baseline_points(game, answers)}
+        return {"points": baseline_points(game, answers, bench.stopwatch)}
 
 
 def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
@@ -112,8 +118,8 @@ def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
         known, teacher = game.target.teacher, bench.teacher
         if isinstance(teacher, Logits):
             return {"points": [{"flops": None, "accuracy": known.accuracy}]}
-        answers: list[Answer] = [(teacher,)]
-        return {"points": [{**point, "flops": known.flops} for point in baseline_points(game, answers)]}
+        (point,) = baseline_points(game, [(teacher,)], bench.stopwatch)
+        return {"points": [{**point, "flops": known.flops}]}
 
 
 def families(bench: Bench) -> list[ModelClass]:

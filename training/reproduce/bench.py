@@ -18,8 +18,11 @@ from training.game import Game
 from training.pipeline import game_of, run_of
 from training.progress import Reporter
 from training.recipes import Prepared, Recipe
+from training.reproduce.timing import Stopwatch
 from training.targets import Logits
 from training.teacher import prepare_teacher
+
+TIMED_SEED = 0
 
 
 class Bench:
@@ -45,6 +48,11 @@ class Bench:
         checkpoint = self._checkpoint("teacher", self.config)
         with repeatable(self.config.threads):
             return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
+
+    @cached_property
+    def stopwatch(self) -> Stopwatch | None:
+        """Times do not depend on weights, so only one seed is timed."""
+        return Stopwatch(self.prepared.data.test.x) if self.config.seed == TIMED_SEED else None
 
     @contextmanager
     def game(self, config: RecipeConfig) -> Iterator[Game]:

@@ -17,12 +17,9 @@ from training.reproduce.timing import Stopwatch
 Points = list[dict[str, Any]]
 """For each answer `flops`, `accuracy`, and on the seed that is timed `ms` by batch size."""
 
-TIMED_SEED = 0
-"""Times do not depend on weights, so they are measured on one seed."""
 
-
-def ensemble_points(game: Game, ensemble: Ensemble) -> Points:
-    """One point for each prefix, on the test part."""
+def ensemble_points(game: Game, ensemble: Ensemble, stopwatch: Stopwatch | None) -> Points:
+    """One point for each prefix, on the test part; with times if there is a stopwatch."""
     features = Features(torch.from_numpy(game.data.test.x).to(game.device))
     total_NL, cost, points = torch.zeros_like(game.target.test_NL), 0.0, Points()
     for index, member in enumerate(ensemble.members):
@@ -31,20 +28,14 @@ def ensemble_points(game: Game, ensemble: Ensemble) -> Points:
         total_NL = total_NL + logits_NL
         cost += flops.count(member.network, features.x[:1], features.read(member.sources, slice(0, 1))).total
         points.append({"flops": cost, "accuracy": accuracy(total_NL.cpu(), game.data.test.y)})
-    if game.config.seed == TIMED_SEED:
-        _add(points, Stopwatch(game.data.test.x).prefixes(ensemble))
-    return points
+    return _timed(points, stopwatch.prefixes(ensemble)) if stopwatch else points
 
 
-def baseline_points(game: Game, answers: Sequence[Answer]) -> Points:
-    """One point for each answer, on the test part."""
+def baseline_points(game: Game, answers: Sequence[Answer], stopwatch: Stopwatch | None) -> Points:
+    """One point for each answer, on the test part; with times if there is a stopwatch."""
     points: Points = [{"flops": point.flops, "accuracy": point.accuracy} for point in measure(game, answers)]
-    if game.config.seed == TIMED_SEED:
-        stopwatch = Stopwatch(game.data.test.x)
-        _add(points, [stopwatch.answer(answer) for answer in answers])
-    return points
+    return _timed(points, stopwatch.answers(answers)) if stopwatch else points
 
 
-def _add(points: Points, times: Sequence[dict[str, float]]) -> None:
-    for point, ms in zip(points, times, strict=True):
-        point["ms"] = ms
+def _timed(points: Points, times: Sequence[dict[str, float]]) -> Points:
+    return [{**point, "ms": ms} for point, ms in zip(points, times, strict=True)]

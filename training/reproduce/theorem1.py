@@ -7,6 +7,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from training import boosting, picture
 from training.boosting import Bounds, theorem1, theorem1_eta
 from training.config import RecipeConfig
@@ -112,19 +114,17 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
             axes.plot(T, [_mean(of, t - 1, key) for t in T], style, color=colour, label=label, ms=4)
         picture.plain(axes, title=data_set, x="rounds T", y="sup norm of F_T - g (logits)")
         axes.set_yscale("log")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes = panels[-1]
     for cell in [cell for cell in cells if cell.arm == ADVERSARY][:1]:
         rounds = cell.values["rounds"]
         T = [one["T"] for one in rounds]
-        axes.plot(
-            T, [one["paper_eta"] for one in rounds], "o-", color=picture.BLUE, label="adversary, paper's eta", ms=4
-        )
+        axes.plot(T, [one["paper_eta"] for one in rounds], "o-", color=picture.BLUE, label="measured", ms=4)
         for label, colour, style, key in _LINES[1:]:
             axes.plot(T, [one["bounds"][key] for one in rounds], style, color=colour, label=label)
     picture.plain(axes, title="adversary, G = 1", x="rounds T", y="largest |S| / T")
     axes.set_yscale("log")
-    panels[0].legend(frameon=False, fontsize=8)
-    axes.legend(frameon=False, fontsize=8)
+    picture.legend(figure, panels[0], columns=4)
     picture.save(figure, path)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from training.baselines import Answer
-from training.ensemble import Ensemble
+from training.ensemble import Ensemble, Features, TrainedMember
 from training.export import export_members, export_plain
 
 BATCHES = (1, 64)
@@ -37,21 +37,23 @@ class Stopwatch:
         self._x = x
         self._known: dict[str, Times] = {}
 
-    def answer(self, answer: Answer) -> Times:
-        """All networks of an answer, one after the other."""
-        return total([self._network(network) for network in answer])
+    def answers(self, answers: Sequence[Answer]) -> list[Times]:
+        """All networks of each answer, one after the other."""
+        return [total([self._network(network) for network in answer]) for answer in answers]
 
     def prefixes(self, ensemble: Ensemble) -> list[Times]:
         """The first k members with their connections, for each k."""
-        members = list[Times]()
-        for graph, member in zip(export_members(ensemble), ensemble.members, strict=True):
-            links = [
-                tap.cpu().numpy()
-                for stage in ensemble.validation.read(member.sources, slice(0, max(BATCHES)))
-                for tap in stage
-            ]
-            members.append(graph_times(graph.content, [self._x, *links]))
+        members = [self.member(ensemble.validation, member) for member in ensemble.members]
         return [total(members[:k]) for k in range(1, len(members) + 1)]
+
+    def member(self, features: Features, member: TrainedMember) -> Times:
+        """One member with its connections; `features` hold what it reads."""
+        structure = f"{len(member.sources)} {member.network!r}"
+        if structure not in self._known:
+            (graph,) = export_members(_alone(features, member))
+            links = [tap for stage in features.read(member.sources, slice(0, max(BATCHES))) for tap in stage]
+            self._known[structure] = graph_times(graph.content, [self._x, *(tap.cpu().numpy() for tap in links)])
+        return self._known[structure]
 
     def _network(self, network: nn.Module) -> Times:
         structure = repr(network)
@@ -59,6 +61,14 @@ class Stopwatch:
             content = export_plain(network, torch.from_numpy(self._x[:2]))
             self._known[structure] = graph_times(content, [self._x])
         return self._known[structure]
+
+
+def _alone(features: Features, member: TrainedMember) -> Ensemble:
+    """An ensemble of one member that reads others all the same."""
+    logits_NL = torch.zeros(len(features.x), 1)
+    ensemble = Ensemble(features, features, logits_NL, logits_NL)
+    ensemble.members = [member]
+    return ensemble
 
 
 def graph_times(content: bytes, inputs: Sequence[Array]) -> Times:
