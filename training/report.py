@@ -22,7 +22,7 @@ def write_report(
 
     Args:
         path: the PNG file.
-        manifest: of the ensemble; its prefixes and teacher are drawn.
+        manifest: of the ensemble; its running averages and its teacher are drawn.
         resched: the baseline's points.
         no_resched: the oracle's points.
         flops: what the points' FLOPs are divided by, the same as for the manifest's fractions.
@@ -30,7 +30,7 @@ def write_report(
     figure = Figure(figsize=(7.2, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    ensemble = [(prefix.flops_fraction, prefix.accuracy) for prefix in manifest.prefixes]
+    ensemble = [(prefix.flops_fraction, prefix.accuracy) for prefix in manifest.averaged]
     curves = (
         (
             "single models, one per budget (NO-RESCHED)",
