@@ -23,6 +23,7 @@ MINIMUM = {
     "epochs": 1,
     "batch_size": 2,
     "weight_decay": 0,
+    "chunk_steps": 0,
     "teacher_epochs": 1,
     "teacher_blocks": 1,
     "member_blocks": 1,
@@ -77,6 +78,9 @@ class Config:
     """Peak rate of AdamW, after a short warm-up and before a cosine decay."""
     weight_decay: float = 1e-4
     """AdamW's."""
+    chunk_steps: int = 0
+    """Steps of a sequence that a stream brings at once: a second graph of every recurrent member takes so many; 0: no
+    such graphs."""
     refine_epochs: int = 0
     """Passes over the training set in which all members are trained together after the rounds; 0, as in the paper:
     none."""

@@ -14,6 +14,7 @@ from torch import nn
 from bundle import Bundle
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
+from training.chunks import check_chunks
 from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
@@ -84,6 +85,7 @@ def game_of(
     """Check the arguments against each other, and fix what the teacher decides."""
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
+    check_chunks(config, classes, data.input_shape)
     device = device_of(config)
     target = target_of(teacher, data, device)
     B = bound_of(config, target)

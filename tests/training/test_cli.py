@@ -173,6 +173,7 @@ class Killable:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # five processes that import torch, or train: long where others are busy too
 def test_killed_thrice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     straight = run(tmp_path / "straight", [*TINY, "max_search=2"], Quiet(), resume=False).path
