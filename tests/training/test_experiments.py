@@ -149,7 +149,15 @@ def test_ablate_gamma_leaves_the_first_round_out():
     told = ablate_gamma.report([cell(name, points=points(0.5, 0.6, 0.7), rounds=rounds(True, True, False))])
     (row,) = [line for line in told.splitlines() if line.startswith("| paper")]
     cells = [part.strip() for part in row.strip("|").split("|")]
-    assert cells == ["paper", "0.01", "50 %", "0.50", "-0.500", "1.5", "70.00"]
+    assert cells == ["paper", "0.01", "3.0", "50", "0.50", "-0.500", "1.5", "70.00"]
+
+
+def test_ablate_gamma_has_nothing_to_say_of_a_run_that_ended_at_once(tmp_path: Path):
+    name = ablate_gamma._name(ablate_gamma.AVERAGE, ablate_gamma.OFF)
+    found = [cell(name, points=points(0.5), rounds=rounds(True))]
+    assert "—" in ablate_gamma.report(found)
+    ablate_gamma.draw(found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
 
 
 def test_ablate_connections_tells_gain_cost_and_lost_parallelism(tmp_path: Path):

@@ -26,14 +26,14 @@ from training.reproduce.experiment import Values
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.targets import Logits
 
-PAPER_KEYS = ("expansions", "first_expansion", "eta", "eta_rule", "bound_factor", "task_loss", "on_failure")
+PAPER_KEYS = ("expansions", "first_expansion", "eta", "eta_rule", "task_loss", "on_failure")
 """Settings that a recipe may change and the paper fixes; their defaults in `Config` are the paper's."""
 
 
 def paper(config: RecipeConfig) -> RecipeConfig:
     """Literally Algorithms 1 and 2: Eq. 6 on the member alone, Definition 1, eta = 1, stop where no learner is found.
 
-    Gamma, the connection and everything of the networks and of their optimiser stay the recipe's.
+    What the paper leaves open stays the recipe's: gamma, the bound B, the connection, the networks, their optimiser.
     """
     fixed: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
     connection = config.connection if config.connection != "none" else fixed["connection"]
