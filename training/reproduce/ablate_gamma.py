@@ -86,8 +86,8 @@ def report(cells: Sequence[Cell]) -> str:
 _EXPLANATION = """From the second round on (in the first every pair is a tie): the share of rounds, in %, whose
 candidate was accepted as a weak learner, the mean share of (sample, label) pairs for which Eq. 7 holds, the smallest
 edge of Definition 1 over rounds and labels, the candidates trained for each round (at most two), and the accuracy of
-the whole ensemble. A run goes on with its best candidate, but ends early where every candidate has a residual beyond 2B; a dash:
-that was so in the second round. The two objectives:
+the whole ensemble. A run goes on with its best candidate, but ends early where every candidate has a residual beyond
+2B; a dash: that was so in the second round. The two objectives:
 """
 
 
