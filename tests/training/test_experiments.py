@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from tests.training.test_reproduce import cell, points
 from tests.training.toy import toy_game
@@ -14,8 +15,10 @@ from training import Config
 from training.baselines import resched
 from training.bdistil import run_rounds
 from training.ensemble import Ensemble
+from training.progress import Quiet
 from training.recipes import RECIPES
 from training.reproduce import EXPERIMENTS, ablate_connections, ablate_gamma, arms, compare_ensembles, find_wl, theorem1
+from training.reproduce.bench import Bench
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.reproduce.timing import BATCHES, Stopwatch, total
 
@@ -40,6 +43,13 @@ def test_every_arm_can_be_set_up(name: str):
         assert config.seed == 0
         assert config.name == arm.recipe
     assert len({(arm.recipe, arm.name) for arm in experiment.arms}) == len(experiment.arms)
+
+
+def test_a_single_model_may_be_as_deep_as_the_teacher_half_as_deep_or_a_member(tmp_path: Path):
+    bench = Bench(RECIPES["digits"], dataclasses.replace(DIGITS, teacher_blocks=4), tmp_path, Quiet())
+    assert [family.name for family in arms.families(bench)] == ["conv-8-16x4", "conv-8-16x2", "conv-2-4"]
+    bench.prepared = dataclasses.replace(bench.prepared, teacher=nn.Identity())
+    assert [family.name for family in arms.families(bench)] == ["conv-8-16x4", "conv-8-16x2", "conv-2-4"]
 
 
 def test_prefixes_of_an_ensemble_are_the_means_of_their_members(tmp_path: Path):
