@@ -17,7 +17,7 @@ from training.data.cifar import CIFAR10
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
+NAMES = ["digits", "ellipsoid", "cube", "regression", "cifar10", "cifar100", "google13", "dsa19", "npz"]
 TINY = (
     "threads=1",
     "rounds=2",
