@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("train-ensemble: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        again = "the same command" if words[:1] == [REPRODUCE] else "the same command with --resume"
+        print(f"train-ensemble: interrupted; {again} goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
 

@@ -21,9 +21,10 @@ def no_resched(game: Game, families: Sequence[ModelClass], budgets: Sequence[flo
     """
     answers = list[Answer]()
     for k, budget in enumerate(budgets, start=1):
+        affordable = dict.fromkeys(within(game, family, budget) for family in families)  # families can meet when scaled
         singles = [
-            distil_single(game, within(game, family, budget), f"NO-RESCHED {family.name}", k, len(budgets))
-            for family in families
+            distil_single(game, model_class, f"NO-RESCHED {model_class.name}", k, len(budgets))
+            for model_class in affordable
         ]
         answers.append((max(singles, key=lambda network: quality(game, network)),))
     return answers
