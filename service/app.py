@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.access import Access
 from service.context import Context
 from service.deployments import Deployments
 from service.engine.cost import CostModel
@@ -35,7 +36,7 @@ from service.ledger import Ledger
 from service.metrics import Metrics
 from service.openapi import describe
 from service.repository import Repository
-from service.routes import continuation, feedback, health, models, predict
+from service.routes import continuation, feedback, health, models, predict, stream
 from service.settings import Settings
 from service.supervisor import Supervisor
 
@@ -78,10 +79,10 @@ def create_app(
         Metrics(registry or CollectorRegistry()),
         clock or MonotonicClock(),
     )
-    return _build(context)
+    return _build(context, Access([key.get_secret_value() for key in settings.api_keys], settings.admin_port))
 
 
-def _build(context: Context) -> FastAPI:
+def _build(context: Context, access: Access) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.gate.open(asyncio.get_running_loop())
@@ -97,14 +98,16 @@ def _build(context: Context) -> FastAPI:
 
     app = FastAPI(title="anytime-distil", lifespan=lifespan)
     app.state.context = context
-    for module in (predict, continuation, feedback, models, health):
+    for module in (predict, stream, continuation, feedback, models, health):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)
     app.add_middleware(
         Ingress,
         clock=context.clock,
+        access=access,
         max_body_bytes=context.settings.max_body_bytes,
+        body_timeout_s=context.settings.body_timeout_s,
         on_answered=context.answered,
         on_rejected=context.metrics.rejected,
     )
@@ -186,7 +189,7 @@ async def _walk(context: Context) -> None:
     twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True)
     for deployment in context.deployments.all():
         twin.metrics.serve(deployment.key, deployment.manifest)
-    transport = httpx.ASGITransport(_build(twin))
+    transport = httpx.ASGITransport(_build(twin, Access()))
     async with httpx.AsyncClient(transport=transport, base_url="http://warm-up") as client:
         for deployment in context.deployments.all():
             manifest = deployment.manifest

@@ -14,6 +14,7 @@ from torch import nn
 from bundle import Bundle
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
+from training.chunks import check_chunks
 from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
@@ -22,6 +23,7 @@ from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
 from training.publish import publish
+from training.refine import refine
 from training.targets import Logits, target_of
 
 RECIPE = "distil"
@@ -66,8 +68,8 @@ def distil(
 
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
-    """The rounds, then the bundle."""
-    outcome = run_rounds(game)
+    """The rounds, refinement where the settings ask for it, then the bundle."""
+    outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
     return publish(game, outcome, models, recipe)
 
@@ -83,6 +85,7 @@ def game_of(
     """Check the arguments against each other, and fix what the teacher decides."""
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
+    check_chunks(config, classes, data.input_shape)
     device = device_of(config)
     target = target_of(teacher, data, device)
     B = bound_of(config, target)

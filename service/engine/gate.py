@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -79,8 +79,17 @@ class Gate:
 
     def post(self, settled: Sequence[Settled]) -> None:
         """The worker's `on_settled`: wake those who wait. From any thread."""
+        self.tell(lambda: self._wake(settled))
+
+    def tell(self, news: Callable[[], None]) -> None:
+        """Call `news` on the loop, unless that has ended. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, settled)
+            self._loop.call_soon_threadsafe(news)
+
+    def dismiss(self) -> None:
+        """End every wait: who has a finished prefix gets it."""
+        for future in self._waiting.values():
+            _set(future, StoppedBy.SHUTDOWN)
 
     async def answer(
         self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
@@ -124,7 +133,7 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, StoppedBy.ABANDONED)
         published = ticket.published
-        decided = ticket.deadline.answer_by if ticket.ended is None else ticket.ended
+        decided = min(ticket.deadline.answer_by, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
     def _wake(self, settled: Sequence[Settled]) -> None:

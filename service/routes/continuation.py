@@ -10,8 +10,9 @@ from service.context import context_of
 from service.engine.ticket import StoppedBy
 from service.ingress import visit_of
 from service.keeping import check_keep, keep_on
+from service.routes.answering import check_open, close, deadline_of, published_of, run
 from service.routes.documented import body_of, problems
-from service.routes.predict import check_open, deadline_of, encode, run
+from service.routes.predict import encode
 from service.schemas import ContinueRequest, PredictResponse
 
 router = APIRouter()
@@ -21,7 +22,7 @@ router = APIRouter()
     "/predict/{request_id}/continue",
     summary="A better answer to a request that was kept",
     response_model=PredictResponse,
-    responses=problems(400, 404, 409, 410, 413, 422, 500, 503),
+    responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 500, 503),
     openapi_extra=body_of(ContinueRequest),
 )
 async def continue_(request_id: str, request: Request) -> Response:
@@ -41,10 +42,13 @@ async def continue_(request_id: str, request: Request) -> Response:
     members = kept.ticket.members_total
     limit = min(wanted.max_members or members, members)
     ticket = kept.ticket.resumed(request_id, deadline, limit, keep=True)
+    visit.model = kept.deployment.key
     stopped_by: StoppedBy | None = None
     try:
-        answer = await run(request, ticket, kept.deployment)
-        stopped_by = answer.stopped_by
+        outcome = await run(request, ticket, kept.deployment)
+        published = published_of(outcome, ticket, visit, context)
+        stopped_by = outcome.stopped_by
     finally:
         kept_ms = keep_on(request_id, kept, ticket, stopped_by, wanted.keep_ms, context)
-    return encode(request, wanted, ticket, kept.deployment, answer, kept_ms)
+    head = close(outcome, ticket, kept.deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}
+    return encode(head, published, kept.deployment.manifest.classes, set(wanted.outputs))

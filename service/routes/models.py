@@ -10,14 +10,14 @@ from service.deployments import Deployment
 from service.engine.worker import WorkerStopped
 from service.errors import BadBundle, NoSuchBundle, ShuttingDown
 from service.repository import without_folder
+from service.routes.answering import check_open
 from service.routes.documented import problems
-from service.routes.predict import check_open
 from service.schemas import LoadFailure, MemberCard, ModelCard, ModelList
 
 router = APIRouter()
 
 
-@router.get("/models", summary="All served bundles")
+@router.get("/models", summary="All served bundles", responses=problems(401))
 async def list_models(request: Request) -> ModelList:
     """Every served version of every bundle, and what could not be loaded."""
     context = context_of(request)
@@ -29,7 +29,7 @@ async def list_models(request: Request) -> ModelList:
     )
 
 
-@router.get("/models/{name}", summary="One served bundle", responses=problems(404, 422))
+@router.get("/models/{name}", summary="One served bundle", responses=problems(401, 404, 422))
 async def show_model(name: str, request: Request, version: int | None = None) -> ModelCard:
     """The bundle in its highest served version, or in the one asked for."""
     context = context_of(request)

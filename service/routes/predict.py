@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from service.body import read_json
-from service.context import Context, context_of
-from service.deployments import Deployment
-from service.engine.deadline import Deadline
-from service.engine.gate import QueueFull
-from service.engine.ticket import Published, StoppedBy, Ticket
-from service.errors import HungUp, InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
-from service.ingress import Visit, visit_of
-from service.keeping import check_keep, keep
-from service.ledger import Answered
-from service.routes.documented import body_of, problems
-from service.schemas import ContinueRequest, PredictRequest, PredictResponse
-from service.tensors import to_tensor
+from service import npy
+from service.body import read_predict
+from service.context import context_of
+from service.engine.ticket import Published
+from service.errors import InvalidField
+from service.ingress import visit_of
+from service.keeping import keep
+from service.routes.answering import admit, close, predictions, published_of, run, softmax
+from service.routes.documented import ANSWER, body_or_array, or_array, problems
+from service.schemas import Output, PredictRequest, PredictResponse
 
 router = APIRouter()
 
@@ -33,164 +24,51 @@ router = APIRouter()
     "/predict",
     summary="The best answer that can be had by the deadline",
     response_model=PredictResponse,
-    responses=problems(400, 404, 413, 422, 500, 503, 504),
-    openapi_extra=body_of(PredictRequest),
+    responses=problems(400, 401, 404, 408, 413, 422, 500, 503, 504) | or_array(),
+    openapi_extra=body_or_array(PredictRequest),
 )
 async def predict(request: Request) -> Response:
     """Run members until the deadline, and answer with the mean logits of those that were finished.
 
     The clock starts when the request's head arrives. Without `deadline_ms` all members are run.
+
+    Samples come as JSON, or as an .npy body (`application/octet-stream`) with the other fields in the query. With
+    `Accept: application/octet-stream` the answer is an .npy body too: the probabilities, or the logits if `outputs`
+    names them, and the rest as JSON in the header Anytime-Answer.
     """
     context, visit = context_of(request), visit_of(request)
-    wanted = await read_json(request, PredictRequest)
-    deadline = deadline_of(wanted.deadline_ms, visit, context)
-    check_keep(wanted.keep_ms, context)
-    check_open(context)
-    deployment = context.deployments.find(wanted.model, wanted.version)
-    ticket = _ticket(wanted, deployment, deadline, visit, context)
-    answer = await run(request, ticket, deployment)
-    kept_ms = keep(ticket, deployment, answer.stopped_by, wanted.keep_ms, context)
-    return encode(request, wanted, ticket, deployment, answer, kept_ms)
+    wanted = await read_predict(request)
+    as_array = _wanted_array(request, wanted)
+    ticket, deployment = admit(wanted, visit, context)
+    outcome = await run(request, ticket, deployment)
+    published = published_of(outcome, ticket, visit, context)
+    kept_ms = keep(ticket, deployment, outcome.stopped_by, wanted.keep_ms, context)
+    head = close(outcome, ticket, deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}
+    if as_array is not None:
+        return encode_array(head, published, as_array)
+    return encode(head, published, deployment.manifest.classes, set(wanted.outputs))
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An outcome that has a prefix."""
-
-    published: Published
-    stopped_by: StoppedBy
-
-
-async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Answer:
-    """Let the engine run a ticket until its deadline.
-
-    Raises:
-        Problem: one of Overloaded, HungUp, NoPrefixInTime, MemberFailed, ShuttingDown.
-    """
-    context, visit = context_of(request), visit_of(request)
-    visit.model = deployment.key
-    with context.repository.lease(deployment):
-        try:
-            outcome = await context.gate.answer(ticket, context.worker, _hang_up(request), context.metrics)
-        except QueueFull as full:
-            raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
-    visit.decided = outcome.decided
-    if outcome.stopped_by is StoppedBy.ABANDONED:
-        raise HungUp("The client has hung up.")
-    if outcome.published is None:
-        raise _no_prefix(outcome.stopped_by, ticket, context)
-    return Answer(outcome.published, outcome.stopped_by)
+def encode(head: dict[str, object], published: Published, classes: tuple[str, ...], outputs: set[str]) -> Response:
+    """The answer as JSON."""
+    content = orjson.dumps(
+        {**head, "predictions": predictions(published, classes, outputs)}, option=orjson.OPT_SERIALIZE_NUMPY
+    )
+    return Response(content, media_type="application/json")
 
 
-def encode(
-    request: Request,
-    wanted: PredictRequest | ContinueRequest,
-    ticket: Ticket,
-    deployment: Deployment,
-    answer: Answer,
-    kept_ms: float | None,
-) -> Response:
-    """The answer as the client sees it; counted, and remembered for feedback."""
-    context, visit = context_of(request), visit_of(request)
-    published = answer.published
-    # The worker may be running a further member at this moment: count only what is in the answer.
-    classes = tuple(ticket.classes_by_prefix[: published.members])
-    context.metrics.predicted(ticket, answer.stopped_by, classes)
-    context.ledger.remember(visit.request_id, Answered(deployment, classes))
-    head = {
-        "model": deployment.manifest.name,
-        "version": deployment.manifest.version,
-        "request_id": visit.request_id,
-        "members_used": published.members,
-        "members_total": ticket.members_total,
-        "stopped_by": answer.stopped_by,
-        "deadline_ms": wanted.deadline_ms,
-        "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        "expected_accuracy": deployment.manifest.prefixes[published.members - 1].accuracy,
-        "kept_ms": kept_ms,
-    }
-    predictions = _predictions(published, deployment.manifest.classes, set(wanted.outputs))
-    body = orjson.dumps({**head, "predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(body, media_type="application/json")
+def encode_array(head: dict[str, object], published: Published, output: Output) -> Response:
+    """The answer as .npy, its head as a header."""
+    values = published.logits if output == "logits" else softmax(published.logits)
+    return Response(npy.encode(values), media_type=npy.MEDIA_TYPE, headers={ANSWER: orjson.dumps(head).decode()})
 
 
-def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> Deadline:
-    """When the answer is due; noted in the visit."""
-    settings = context.settings
-    if deadline_ms is not None and not 0 < deadline_ms <= settings.max_deadline_ms:
-        raise InvalidDeadline(
-            f"`deadline_ms` is {deadline_ms:g}: it must be above 0 and at most {settings.max_deadline_ms:g}; "
-            "leave it out to run all members.",
-            max_deadline_ms=settings.max_deadline_ms,
+def _wanted_array(request: Request, wanted: PredictRequest) -> Output | None:
+    """Which array the client accepts as .npy; None if it wants JSON."""
+    if npy.MEDIA_TYPE not in request.headers.get("accept", ""):
+        return None
+    if len(set(wanted.outputs)) > 1:
+        raise InvalidField(
+            "Field `outputs`: an .npy answer holds one array: ask for probabilities or for logits.", field="outputs"
         )
-    budget_s = None if deadline_ms is None else deadline_ms / 1e3
-    deadline = Deadline.after(visit.arrived, budget_s, context.reserve.seconds(visit.arrived))
-    visit.deadline = None if deadline_ms is None else deadline
-    return deadline
-
-
-def check_open(context: Context) -> None:
-    """Refuse requests that nobody would answer."""
-    if context.draining or not context.worker.alive:
-        raise ShuttingDown("The service is stopping: send the request to another instance.", 1)
-    if not context.ready:
-        raise WarmingUp("The service is measuring its members: send the request again in a moment.", 1)
-
-
-def _ticket(
-    wanted: PredictRequest, deployment: Deployment, deadline: Deadline, visit: Visit, context: Context
-) -> Ticket:
-    members = len(deployment.manifest.members)
-    return Ticket(
-        request_id=visit.request_id,
-        model=deployment.key,
-        inputs=to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows),
-        deadline=deadline,
-        members_total=members,
-        member_limit=min(wanted.max_members or members, members),
-        keep=wanted.keep_ms is not None,
-    )
-
-
-async def _hang_up(request: Request) -> None:
-    """Return when the client has gone; the body has been read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:
-    if stopped_by is StoppedBy.MEMBER_FAILED:
-        return MemberFailed("The first member failed on these inputs; the service's log tells why.")
-    if stopped_by is StoppedBy.SHUTDOWN:
-        return ShuttingDown("The service is stopping: send the request to another instance.", 1)
-    first_ms = context.costs.typical(ticket.model, 0, ticket.rows) * 1e3
-    reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
-    needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
-    return NoPrefixInTime(
-        f"No member was finished in time: the first takes about {first_ms:.3g} ms on {ticket.rows} rows; "
-        f"allow at least {needed_ms:g} ms, more under load.",
-        first_member_ms=round(first_ms, 3),
-    )
-
-
-def _predictions(published: Published, classes: tuple[str, ...], outputs: set[str]) -> list[dict[str, Any]]:
-    logits = published.logits
-    probabilities = softmax(logits)
-    winners = logits.argmax(axis=1)
-    confidences = probabilities[np.arange(len(winners)), winners]
-    predictions: list[dict[str, Any]] = [
-        {"class": classes[index], "index": index, "confidence": confidence}
-        for index, confidence in zip(winners.tolist(), confidences.tolist(), strict=True)
-    ]
-    for name, values in (("probabilities", probabilities), ("logits", logits)):
-        if name in outputs:
-            for prediction, row in zip(predictions, values, strict=True):
-                prediction[name] = row
-    return predictions
-
-
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities over the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
+    return wanted.outputs[0] if wanted.outputs else "probabilities"

@@ -303,10 +303,11 @@ def test_memory_is_flat_after_the_first_hundreds(tiny: Bundle, models: Path):
         burst(0)
         tracemalloc.start()
         try:
-            burst(1000)
-            before, _ = tracemalloc.get_traced_memory()
-            burst(2000)
-            after, _ = tracemalloc.get_traced_memory()
+            held = []
+            for seed in range(1000, 6000, 1000):
+                burst(seed)
+                held.append(tracemalloc.get_traced_memory()[0])
         finally:
             tracemalloc.stop()
-        assert after - before < 50 * 1024, "a kilobyte for each request would be a leak"
+    # Windows and pools may still fill up in one burst; what leaks grows in all of them.
+    assert min(np.diff(held)) < 50 * 1024, "a kilobyte for each request would be a leak"
