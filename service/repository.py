@@ -210,7 +210,9 @@ class Repository:
         """Say why a version is not served: in the log, the metrics, and `GET /models`."""
         if version is None:
             version = max(await asyncio.to_thread(list_versions, self._models_dir, name), default=None)
-        mark = await asyncio.to_thread(_mark, self._models_dir / name / str(version))
+        # A bundle that the device thread died on may be sound: it is tried again, changed or not.
+        bad = not isinstance(error, WorkerStopped)
+        mark = await asyncio.to_thread(_mark, self._models_dir / name / str(version)) if bad else ()
         detail = without_folder(error, self._models_dir)
         self._failures[name] = Failure(name, version, detail, mark)
         self._metrics.loaded("failed")

@@ -182,6 +182,17 @@ async def test_a_member_that_fails_its_rehearsal_is_a_bad_bundle(models: Path):
         assert on_device(context) == {"tiny/1"}
 
 
+async def test_a_dead_device_thread_is_not_the_bundles_fault(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        write_tiny(models)
+        context.worker.stop()
+        for attempts in (1, 2):
+            await context.repository.poll()
+            assert loads(context, "failed") == attempts, "it is tried again, although it has not changed"
+        assert [failure.detail for failure in context.repository.failures] == ["the device thread has ended"]
+
+
 async def test_what_was_never_there_is_no_failure(models: Path):
     write_tiny(models)
     async with running(models) as context:

@@ -16,6 +16,7 @@ from bundle.reference import running_average
 from service.engine import bound
 from service.engine.bound import has_control_flow
 from service.engine.cuda import DeviceExecutor
+from service.engine.device import open_executor
 from service.engine.providers import CPU, CUDA, with_graphs
 from service.engine.scheduler import Step
 from service.engine.slots import BUCKETS, PLAIN_RUNS, Captures, Slot, bucket_of, padded
@@ -171,6 +172,19 @@ def test_a_capture_that_fails_is_said_once_and_done_without(
     (record,) = caplog.records
     assert record.getMessage().startswith("member 0 of tiny/1 runs without CUDA graphs: the capture failed: ")
     assert pretended.ungraphed == 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_every_member_is_replayed_with_the_right_numbers(tiny: Bundle):
+    executor = open_executor("cuda")
+    executor.load("tiny/1", tiny)
+    for seed in range(PLAIN_RUNS + 3):
+        one = ticket(rows=3, seed=seed)
+        for member, expected in enumerate(running_average(tiny, one.inputs)):
+            one.publish(run(executor, member, one), "mean")
+            np.testing.assert_allclose(one.published.logits, expected, atol=1e-4)
+    assert executor.ungraphed == 0
+    assert all(len(member._captured) == 1 for member in executor._models["tiny/1"].members)
 
 
 def test_only_cuda_captures():
