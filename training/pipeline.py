@@ -87,7 +87,7 @@ def game_of(
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     check_chunks(config, classes, data.input_shape)
     device = device_of(config)
-    target = target_of(teacher, data, device)
+    target = target_of(teacher, data, device, config.temperature)
     B = bound_of(config, target)
     return Game(
         config=config,
