@@ -169,17 +169,17 @@ class Repository:
 
     def _move_traffic(self, deployment: Deployment) -> None:
         name = deployment.manifest.name
-        if deployment in self._deployments.versions(name):
-            return
-        replaced = [one for one in self._deployments.versions(name) if one.key not in self._pinned]
-        self._retiring.pop(deployment.key, None)
-        deployment.retired = False
-        self._metrics.serve(deployment.key, deployment.manifest)
-        self._deployments.add(deployment)
+        present = self._deployments.versions(name)
+        if deployment not in present:
+            self._retiring.pop(deployment.key, None)
+            deployment.retired = False
+            self._metrics.serve(deployment.key, deployment.manifest)
+            self._deployments.add(deployment)
+            self._seen[name] = max(self._seen.get(name, 0), deployment.manifest.version)
+            self._metrics.loaded("loaded")
+        replaced = [one for one in present if one is not deployment and one.key not in self._pinned]
         for old in replaced:
             self._retire(old)
-        self._seen[name] = max(self._seen.get(name, 0), deployment.manifest.version)
-        self._metrics.loaded("loaded")
         log.info("serving %s; retired: %s", deployment.key, ", ".join(old.key for old in replaced) or "none")
 
     def _retire(self, deployment: Deployment) -> None:

@@ -60,7 +60,10 @@ class DeviceExecutor:
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member; see `Executor.load`."""
-        self._models[model] = _Model(bundle, self._provider, self._device)
+        loaded = _Model(bundle, self._provider, self._device)
+        for link in (link for member in bundle.manifest.members for link in member.connections):
+            self._mover.prepare(self._to_device(np.zeros((1, *link.shape), link.dtype)))
+        self._models[model] = loaded
 
     def unload(self, model: str) -> None:
         """Free the sessions and slots of a model; see `Executor.unload`."""

@@ -26,6 +26,11 @@ class RowMover:
         self._device = device
         self._sessions: dict[tuple[str, str, int], ort.InferenceSession] = {}
 
+    def prepare(self, like: ort.OrtValue) -> None:
+        """Open the sessions for tensors like this one now, rather than in the middle of a request."""
+        for operator in ("Gather", "Concat"):
+            self._session(operator, like)
+
     def gather(self, source: ort.OrtValue, rows: Sequence[int], into: ort.OrtValue | None = None) -> ort.OrtValue:
         """The given rows of `source`, in that order: in a new tensor, or written over all of `into`."""
         indices = ort.OrtValue.ortvalue_from_numpy(np.asarray(rows, np.int64), self._device, 0)

@@ -124,6 +124,16 @@ async def test_polling_follows_what_the_settings_name_and_leaves_pins_alone(
         assert served(context) == expected
 
 
+async def test_going_back_to_a_pinned_version_retires_the_other(models: Path):
+    write_tiny(models)
+    write_tiny(models)
+    async with running(models, models="tiny,tiny/1") as context:
+        assert served(context) == ["tiny/1", "tiny/2"]
+        await context.repository.load("tiny", 1)
+        assert served(context) == ["tiny/1"]
+        assert loads(context, "loaded") == 0
+
+
 async def test_a_pinned_name_is_never_replaced_by_polling(models: Path):
     write_tiny(models)
     async with running(models, models="tiny/1") as context:
