@@ -12,7 +12,8 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from service import npy
-from service.body import read_predict
+from service.body import NPY, read_predict
+from service.connection import hang_up
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.deadline import Deadline
@@ -57,7 +58,7 @@ async def predict(request: Request) -> Response:
     """
     context, visit = context_of(request), visit_of(request)
     wanted = await read_predict(request)
-    as_array = _wanted_array(request, wanted)
+    as_array = _wanted_array(visit, wanted)
     ticket, deployment = admit(wanted, visit, context)
     try:
         outcome = await context.gate.answer(ticket, context.worker, hang_up(request))
@@ -126,9 +127,9 @@ def overloaded(full: QueueFull) -> Overloaded:
     return Overloaded("The queue is full: send the request again later.", full.retry_after_s)
 
 
-def _wanted_array(request: Request, wanted: PredictRequest) -> Output | None:
+def _wanted_array(visit: Visit, wanted: PredictRequest) -> Output | None:
     """Which array the client accepts as .npy; None if it wants JSON."""
-    if npy.MEDIA_TYPE not in request.headers.get("accept", ""):
+    if NPY not in visit.headers.get(b"accept", b""):
         return None
     if len(set(wanted.outputs)) > 1:
         raise InvalidField(
@@ -170,12 +171,6 @@ def _ticket(
         members_total=members,
         member_limit=min(wanted.max_members or members, members),
     )
-
-
-async def hang_up(request: Request) -> None:
-    """Return when the client has gone; the body has been read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.body import read_predict
+from service.connection import hang_up
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.gate import Outcome, QueueFull
@@ -18,7 +19,7 @@ from service.engine.progress import refine
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.ingress import Visit, visit_of
 from service.routes.documented import body_or_array, events, problems
-from service.routes.predict import CLIENT_GONE, admit, close, hang_up, overloaded, predictions
+from service.routes.predict import CLIENT_GONE, admit, close, overloaded, predictions
 from service.schemas import PredictRequest
 
 router = APIRouter()
