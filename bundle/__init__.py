@@ -10,15 +10,16 @@ import os
 # It reads this when it is loaded, and every package here imports `bundle` first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from bundle.chunk import Chunk
+from bundle.edges import Connection, State, Tensor
 from bundle.errors import BundleError, BundleNotFound, InvalidBundle
 from bundle.manifest import (
     FORMAT_VERSION,
-    Connection,
     Manifest,
     Member,
+    Refinement,
     Round,
     Teacher,
-    Tensor,
     Training,
 )
 from bundle.quality import Evaluation, ExitRule, Outlook, Prefix, Scores
@@ -29,6 +30,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BundleNotFound",
+    "Chunk",
     "Connection",
     "Evaluation",
     "ExitRule",
@@ -37,8 +39,10 @@ __all__ = [
     "Member",
     "Outlook",
     "Prefix",
+    "Refinement",
     "Round",
     "Scores",
+    "State",
     "Teacher",
     "Tensor",
     "Training",

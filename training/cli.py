@@ -1,4 +1,7 @@
-"""``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it."""
+"""``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it.
+
+``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`.
+"""
 
 from __future__ import annotations
 
@@ -11,46 +14,63 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bundle import Bundle, BundleError, Manifest, Round
-from training.baselines import no_resched, resched
+from bundle import Bundle, BundleError, Manifest, Prefix, Round, Teacher
+from training.baselines import measure, no_resched, resched
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
-from training.determinism import derive_seed, seeded
 from training.errors import BadConfig, TrainingError
 from training.game import Game
-from training.networks import LogitsOnly, ModelClass, Normalise
-from training.pipeline import checkpoint_of, device_of, game_of, play, run_of
+from training.pipeline import checkpoint_of, game_of, play, run_of
 from training.progress import Bars, Reporter
 from training.recipes import RECIPES, Prepared, Recipe
 from training.report import write_report
+from training.reproduce.command import reproduce
 from training.targets import Logits
-from training.teacher import train_teacher
+from training.teacher import prepare_teacher
 
 BAD_INPUT, INTERRUPTED = 2, 130
+REPRODUCE = "reproduce"
+"""The word that makes it ``train-ensemble reproduce``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, with one sentence on stderr when it is not 0."""
-    options = _parser().parse_args(arguments)
-    if options.list:
-        for recipe in RECIPES.values():
-            print(f"{recipe.name:<10} {recipe.summary}")
-        return 0
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        recipe, config = _settings(options)
-        console = Console()
-        with Bars(console) as bars:
-            bundle = train(recipe, config, options.models, bars, resume=options.resume)
-        console.print(_table(bundle.manifest))
-        console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
-        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+        if words[:1] == [REPRODUCE]:
+            _reproduce(words[1:])
+        else:
+            _train(_parser().parse_args(words))
     except (TrainingError, BundleError, OSError) as error:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("train-ensemble: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        again = "the same command" if words[:1] == [REPRODUCE] else "the same command with --resume"
+        print(f"train-ensemble: interrupted; {again} goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+def _train(options: argparse.Namespace) -> None:
+    if options.list:
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:<10} {recipe.summary}")
+        return
+    recipe, config = _settings(options)
+    console = Console()
+    with Bars(console) as bars:
+        bundle = train(recipe, config, options.models, bars, resume=options.resume)
+    console.print(_table(bundle.manifest))
+    if bundle.manifest.exits:
+        console.print(_exits(bundle.manifest))
+    console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
+    console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+
+
+def _reproduce(words: Sequence[str]) -> None:
+    with Bars(Console()) as bars:
+        lines = reproduce(words, bars)
+    print("\n".join(lines))
 
 
 def train(recipe: Recipe, config: RecipeConfig, models: Path, reporter: Reporter, *, resume: bool = False) -> Bundle:
@@ -72,12 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-ensemble",
         description="Train a teacher, decompose it into an ensemble whose every prefix answers, write it as a bundle.",
+        epilog="train-ensemble reproduce --list: the paper's experiments.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="where bundles are (models)")
     parser.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to train (auto)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    parser.add_argument(
+        "--with-teacher", action="store_true", help="append the teacher as a last stage, for requests with time for it"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run of the same command")
     parser.add_argument("--list", action="store_true", help="explain each recipe in a line, and stop")
     return parser
@@ -88,38 +112,26 @@ def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
     if recipe is None:
         named = f"There is no recipe {options.recipe!r}" if options.recipe else "A recipe is needed"
         raise BadConfig(f"{named}; there are: {', '.join(RECIPES)}.")
-    flags = {"seed": options.seed, "device": options.device}
+    flags = {"seed": options.seed, "device": options.device, "with_teacher": "true" if options.with_teacher else None}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     return recipe, recipe.config.override([*options.set, *given])
 
 
 def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter) -> Game:
-    teacher: nn.Module | Logits
-    if isinstance(prepared.teacher, nn.Module | Logits):
-        teacher = prepared.teacher
-    else:
-        network = _teacher_network(prepared, prepared.teacher, config)
-        teacher = train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
+    teacher = prepare_teacher(prepared, config, checkpoint, reporter)
     game = game_of(teacher, prepared.data, prepared.classes, config, checkpoint, reporter)
     described = game.target.teacher
-    reporter.say(f"teacher {described.name}: {100 * described.accuracy:.2f} % on {len(game.data.test)} test samples")
+    reporter.say(f"teacher {described.name}: {_score(described)} on {len(game.data.test)} test samples")
     return game
-
-
-def _teacher_network(prepared: Prepared, model_class: ModelClass, config: RecipeConfig) -> nn.Module:
-    data = prepared.data
-    normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
-    seed = derive_seed(config.seed, "teacher", "weights")
-    return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
 
 def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> None:
     """Train the baselines of equal cost, and draw them with the ensemble."""
     total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
-    budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
+    budgets = [prefix.flops_fraction * total for prefix in manifest.averaged]
     single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
-    independent = resched(game, prepared.classes[0], len(manifest.members))
-    write_report(picture, manifest, independent, no_resched(game, single, budgets), total)
+    independent = measure(game, resched(game, prepared.classes[0], len(budgets)))
+    write_report(picture, manifest, independent, measure(game, no_resched(game, [single], budgets)), total)
 
 
 def _table(manifest: Manifest) -> Table:
@@ -128,20 +140,49 @@ def _table(manifest: Manifest) -> Table:
         title=f"{manifest.name}/{manifest.version}: {manifest.evaluation.samples} held-out samples",
         title_justify="left",
     )
-    for column in ("members", "FLOPs fraction", "accuracy", "agreement", "smallest edge", "accepted"):
+    regression = manifest.task == "regression"
+    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "NLL", "ECE")
+    for column in ("members", "FLOPs fraction", *columns, "smallest edge", "accepted"):
         table.add_column(column, justify="right")
     for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
         found = member.round
         table.add_row(
             str(prefix.members),
             f"{prefix.flops_fraction:.3f}",
-            f"{100 * prefix.accuracy:.2f} %",
-            f"{100 * prefix.agreement:.2f} %",
+            *_measures(prefix),
             "tie" if not member.index else f"{found.smallest_edge:.4f}" if found else "",
             _acceptance(found),
         )
-    table.add_row("teacher", "1.000" if teacher.flops else "", f"{100 * teacher.accuracy:.2f} %", "", "", "")
+    table.add_row("teacher", "1.000" if teacher.flops else "", _score(teacher))
     return table
+
+
+def _exits(manifest: Manifest) -> Table:
+    table = Table(title="early exits, measured on the held-out samples", title_justify="left")
+    for column in ("risk at most", "with probability", "threshold", "FLOPs fraction", "accuracy", "differ"):
+        table.add_column(column, justify="right")
+    for rule in manifest.exits:
+        table.add_row(
+            f"{rule.risk:g}",
+            f"{rule.confidence:g}",
+            ", ".join(sorted({f"{threshold:.4f}" for threshold in rule.thresholds if threshold is not None})),
+            f"{rule.flops_fraction:.3f}",
+            f"{100 * rule.accuracy:.2f} %",
+            f"{100 * rule.disagreement:.2f} %",
+        )
+    return table
+
+
+def _measures(prefix: Prefix) -> tuple[str, ...]:
+    """Of a classifier as calibrated, where it is."""
+    if prefix.accuracy is None:
+        return _score(prefix), f"{prefix.r2:.3f}", f"{prefix.teacher_rmse:.4g}"
+    believed = prefix.calibrated or prefix
+    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.nll:.3f}", f"{believed.ece:.3f}"
+
+
+def _score(measured: Prefix | Teacher) -> str:
+    return f"{measured.rmse:.4g}" if measured.accuracy is None else f"{100 * measured.accuracy:.2f} %"
 
 
 def _acceptance(found: Round | None) -> str:

@@ -23,9 +23,13 @@ MINIMUM = {
     "epochs": 1,
     "batch_size": 2,
     "weight_decay": 0,
+    "chunk_steps": 0,
     "teacher_epochs": 1,
     "teacher_blocks": 1,
     "member_blocks": 1,
+    "refine_epochs": 0,
+    "label_weight": 0,
+    "refine_emphasis": -10,
 }
 """Smallest value of a key; what is not here and is a float must be positive."""
 
@@ -50,8 +54,9 @@ class Config:
     """Expansion at which the search begins: 0 as in Algorithm 2; 1 to connect members without first failing."""
     max_search: int = 2
     """Random restarts for each expansion of each class."""
-    connection: Literal["none", "residual", "dense"] = "residual"
-    """How an expanded member sees earlier ones: the stages of the last r added, or all of them projected."""
+    connection: Literal["none", "residual", "dense", "lstm", "gru"] = "residual"
+    """How an expanded member sees earlier ones: the stages of the last r added, or passed through the gates of an LSTM
+    or GRU whose state runs over the members; `dense`: those of all, projected."""
     eta: float = 1.0
     """Step of the weight update, Eqs. 4 and 5; its unit is set by `eta_rule`."""
     eta_rule: Literal["literal", "scaled", "theorem"] = "literal"
@@ -64,6 +69,13 @@ class Config:
     """Softens both sides of the distillation loss."""
     task_loss: Literal["member", "running_average"] = "member"
     """What the distillation loss judges: the new member alone (Eq. 6), or the prefix that it completes."""
+    barrier: Literal["literal", "weighted", "saturating"] = "literal"
+    """`literal`: Eq. 6; `weighted`: each sample and label counts with |K+ - K-|, as in Definition 1; `saturating`: no
+    reward for more than undoing the residual so far."""
+    label_weight: float = 0.0
+    """alpha: how much cross-entropy on the labels is added to every distillation loss; 0 as in the paper."""
+    with_teacher: bool = False
+    """Append the teacher as a last stage that replaces the answer, for requests with time for it."""
     on_failure: Literal["stop", "best"] = "stop"
     """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
     epochs: int = 20
@@ -74,6 +86,22 @@ class Config:
     """Peak rate of AdamW, after a short warm-up and before a cosine decay."""
     weight_decay: float = 1e-4
     """AdamW's."""
+    chunk_steps: int = 0
+    """Steps of a sequence that a stream brings at once: a second graph of every recurrent member takes so many; 0: no
+    such graphs."""
+    refine_epochs: int = 0
+    """Passes over the training set in which all members are trained together after the rounds; 0, as in the paper:
+    none."""
+    refine_learning_rate: float = 1e-2
+    """Peak rate of AdamW in those passes; batch size and weight decay are those of a member."""
+    refine_emphasis: float = 0.0
+    """Prefix k has a weight proportional to k ** refine_emphasis in them: 0 treats all alike, less favours the early
+    answers."""
+    exit_risks: tuple[float, ...] = (0.01, 0.02, 0.05)
+    """Epsilons, ascending, for each of which an early-exit rule is looked for: bounds on the share of samples whose
+    answer is not that of the whole ensemble."""
+    exit_confidence: float = 0.95
+    """1 - delta: the probability with which each of these bounds holds."""
 
     def __post_init__(self) -> None:
         if not valid_name(self.name):
@@ -131,7 +159,12 @@ def _check_range(key: str, value: object) -> None:
         raise BadConfig(f"{key}={value} must be at least {MINIMUM[key]}.")
     if isinstance(value, float) and key not in MINIMUM and not 0 < value < float("inf"):
         raise BadConfig(f"{key}={value} must be positive and finite.")
-    if isinstance(value, tuple) and (not value or min(value) < 1):
+    if key == "exit_confidence" and isinstance(value, float) and not value < 1:
+        raise BadConfig(f"{key}={value} must be below 1.")
+    if key == "exit_risks" and isinstance(value, tuple):
+        if not value or list(value) != sorted(set(value)) or not 0 < value[0] <= value[-1] < 1:
+            raise BadConfig(f"{key}={value} must be one or more ascending numbers between 0 and 1.")
+    elif isinstance(value, tuple) and (not value or min(value) < 1):
         raise BadConfig(f"{key}={value} must be one or more positive integers.")
 
 
@@ -141,12 +174,19 @@ def _parse(key: str, text: str, kind: type) -> object:
         raise BadConfig(f"{key}={text!r} is none of: {', '.join(choices)}.")
     if choices or kind is str:
         return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise BadConfig(f"{key}={text!r} is neither true nor false.")
+        return text == "true"
     try:
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(","))
+            part_kind = typing.get_args(kind)[0]
+            return tuple(part_kind(part) for part in text.split(","))
         return kind(text)
     except ValueError:
-        wanted = "integers separated by commas" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        wanted = f"of type {kind.__name__}"
+        if typing.get_origin(kind) is tuple:
+            wanted = f"{'integers' if typing.get_args(kind)[0] is int else 'numbers'} separated by commas"
         raise BadConfig(f"{key}={text!r} is not {wanted}.") from None
 
 

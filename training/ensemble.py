@@ -6,6 +6,8 @@ the cumulative residual S says all that the weights need.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,8 +15,10 @@ import torch
 from torch import Tensor
 
 from bundle import Round
+from training import boosting
 from training.errors import TrainingError
 from training.networks import StagedNetwork
+from training.tasks import Task
 
 BATCH = 256
 """Samples in one evaluation step; fixed, so that a resumed run repeats its sums to the bit."""
@@ -80,9 +84,16 @@ class Ensemble:
         self.members: list[TrainedMember] = []
         self.S_train_NL = torch.zeros_like(train_NL, dtype=torch.float64)
         self.S_validation_NL = torch.zeros_like(validation_NL, dtype=torch.float64)
+        self._log_Z: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def served(self, task: Task) -> Ensemble:
+        """The same members with their outputs as they are served; features and residuals are shared."""
+        served = copy.copy(self)
+        served.members = [dataclasses.replace(one, network=task.served(one.network)) for one in self.members]
+        return served
 
     def add(self, member: TrainedMember) -> None:
         """Append a frozen member: store its taps, add its residuals to S."""
@@ -95,3 +106,10 @@ class Ensemble:
             features.add(index, taps)
             S_NL.add_(logits_NL.double() - teacher_NL)
         self.members.append(member)
+        self._log_Z = None
+
+    def log_Z(self, eta: float) -> Tensor:
+        """:func:`training.boosting.log_normaliser` of the training residuals, (L,); computed once a round."""
+        if self._log_Z is None:
+            self._log_Z = boosting.log_normaliser(self.S_train_NL, eta)
+        return self._log_Z

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import r2_score
 
-from bundle import Bundle, Prefix
-from bundle.reference import running_average
+from bundle import Prefix, Scores
 
 BINS = 15
 """Equal-width bins of confidence for the calibration error."""
@@ -18,15 +18,14 @@ Array = npt.NDArray[Any]
 
 
 def measure(
-    bundle: Bundle, x: Array, y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
+    logits: Sequence[Array], y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
 ) -> tuple[Prefix, ...]:
     """One entry for each prefix.
 
     Args:
-        bundle: an opened bundle; only its graphs and wiring are used.
-        x: raw samples (N, *shape).
+        logits: the answer (N, L) after each member, as :func:`bundle.reference.running_average` yields them.
         y: labels (N,).
-        teacher_NL: the teacher's logits on `x`.
+        teacher_NL: the teacher's logits on the same samples.
         flops: FLOPs of each member.
         teacher_flops: what the fractions are of.
     """
@@ -37,11 +36,44 @@ def measure(
             members=k,
             accuracy=float((logits_NL.argmax(axis=1) == y).mean()),
             agreement=float((logits_NL.argmax(axis=1) == teacher).mean()),
-            nll=negative_log_likelihood(logits_NL, y),
-            ece=calibration_error(logits_NL, y),
+            **dict(scores(logits_NL, y)),
             flops_fraction=float(costs[k - 1]),
         )
-        for k, logits_NL in enumerate(running_average(bundle, x), start=1)
+        for k, logits_NL in enumerate(logits, start=1)
+    )
+
+
+def measure_regression(
+    values: Sequence[Array], y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
+) -> tuple[Prefix, ...]:
+    """As :func:`measure`, for values (N, L), labels (N, L) and the teacher's values, all in the same unit."""
+    costs = np.cumsum(flops) / teacher_flops
+    return tuple(
+        Prefix(
+            members=k,
+            rmse=rmse(values_NL, y),
+            r2=r2(values_NL, y),
+            teacher_rmse=rmse(values_NL, teacher_NL),
+            flops_fraction=float(costs[k - 1]),
+        )
+        for k, values_NL in enumerate(values, start=1)
+    )
+
+
+def rmse(values_NL: Array, y: Array) -> float:
+    """Root mean squared difference, over samples and outputs."""
+    return float(np.sqrt(((values_NL.astype(np.float64) - y) ** 2).mean()))
+
+
+def r2(values_NL: Array, y: Array) -> float:
+    """Mean over outputs of 1 - squared error over variance; an output whose labels are all equal counts 1 or 0."""
+    return float(r2_score(y, values_NL.astype(np.float64)))
+
+
+def scores(logits_NL: Array, y: Array) -> Scores:
+    """How far softmax(logits) can be believed."""
+    return Scores(
+        nll=negative_log_likelihood(logits_NL, y), ece=calibration_error(logits_NL, y), brier=brier(logits_NL, y)
     )
 
 
@@ -64,3 +96,10 @@ def calibration_error(logits_NL: Array, y: Array) -> float:
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
     return float(min(1.0, np.abs(gaps).sum() / len(y)))
+
+
+def brier(logits_NL: Array, y: Array) -> float:
+    """Mean over samples of the squared distance of the probabilities from the label's one-hot vector."""
+    distance_NL = np.exp(log_softmax(logits_NL))
+    distance_NL[np.arange(len(y)), y] -= 1
+    return float((distance_NL**2).sum(axis=1).mean())

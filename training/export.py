@@ -7,6 +7,7 @@ Every graph is run through onnxruntime on real validation samples before it is a
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -24,7 +25,7 @@ from torch.export import Dim
 from bundle import Connection
 from bundle import Tensor as Edge
 from training.ensemble import Ensemble, TrainedMember
-from training.errors import ExportError
+from training.errors import BadTeacher, ExportError
 from training.networks import StagedNetwork
 
 INPUT = "x"
@@ -87,9 +88,9 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
     recurrent = any(isinstance(module, nn.RNNBase) for module in flat.modules())
     x, *taken = (_example(value, recurrent=recurrent) for value in (samples, *links))
-    model = _to_onnx(flat, x, taken, names, outputs)
+    model = to_onnx(flat, x, taken, names, outputs)
     if recurrent:
-        _set_steps(model, samples.shape[1])
+        set_steps(model, samples.shape[1])
     content = strip(model)
     _check_parity(f"member {index}", content, flat, samples, links)
     with torch.no_grad():
@@ -113,11 +114,68 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     )
 
 
+def export_plain(network: nn.Module, samples: Tensor) -> bytes:
+    """A network that reads nobody, from raw samples to logits, as ONNX.
+
+    Args:
+        network: takes one tensor called `x`.
+        samples: at least two raw samples.
+
+    Raises:
+        ExportError: the graph is not valid or has a fixed batch axis.
+    """
+    network = network.cpu().eval()
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    model = to_onnx(network, _example(samples, recurrent=recurrent), [], [], [LOGITS])
+    if recurrent:
+        set_steps(model, samples.shape[1])
+    return strip(model)
+
+
+class _Plain(nn.Module):
+    """Somebody's network, its input called `x`, its logits in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """The logits alone, as a member's graph would give them."""
+        logits_NL: Tensor = self.network(x)
+        return (logits_NL.float(),)
+
+
+def export_teacher(network: nn.Module, samples: Tensor) -> Graph:
+    """A whole teacher as a graph that reads nobody, checked against torch as every member is.
+
+    Args:
+        network: from raw samples to logits; left as it is, the graph is made from a copy.
+        samples: raw validation samples.
+
+    Raises:
+        BadTeacher: it cannot be exported.
+        ExportError: the graph does not compute what torch does.
+    """
+    plain = _Plain(copy.deepcopy(network)).cpu().eval()
+    taken = samples[: max(PARITY_BATCHES)].cpu()
+    try:
+        content = export_plain(plain, taken)
+    except Exception as error:
+        raise BadTeacher(
+            f"The teacher cannot be a stage of the bundle, because its export to ONNX failed ({type(error).__name__}): "
+            "give a network that torch.onnx can trace, or leave with_teacher out."
+        ) from error
+    _check_parity("the teacher", content, plain, taken, [])
+    with torch.no_grad():
+        (logits_NL,) = plain(taken[:1])
+    return Graph(content, (), (Edge(name=LOGITS, dtype="float32", shape=tuple(logits_NL.shape[1:])),))
+
+
 def _example(value: Tensor, *, recurrent: bool) -> Tensor:
     return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
 
 
-def _set_steps(model: onnx.ModelProto, steps: int) -> None:
+def set_steps(model: onnx.ModelProto, steps: int) -> None:
     """Give the edges (N, T, C) the number of steps that the data has.
 
     No operator inside depends on it; if one did, the check of parity, which is done at this number, would fail.
@@ -128,9 +186,10 @@ def _set_steps(model: onnx.ModelProto, steps: int) -> None:
             dimensions[1].dim_value = steps
 
 
-def _to_onnx(
+def to_onnx(
     flat: nn.Module, x: Tensor, links: Sequence[Tensor], link_names: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
+    """Trace `flat` at the example `x` and `links`, with a dynamic batch axis first in every edge."""
     batch = {0: Dim("batch")}
     shapes = {"x": batch} | ({"links": tuple(batch for _ in links)} if links else {})
     with warnings.catch_warnings(), _quiet_exporter():

@@ -79,25 +79,44 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
         fitting.restore(saved["fitting"])
     phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
     fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
-    return network.finish()
+    return game.task.finish(network)
 
 
 def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
-    With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
+    The first term is the distillation loss, or the squared difference of a regression. With
+    ``task_loss = running_average`` it judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    l_NL = boosting.centre(logits_NL) - teacher_NL
+    l_NL = game.task.gauge(logits_NL) - teacher_NL
     judged_NL, k = l_NL, 1
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * boosting.distillation_loss(teacher_NL + judged_NL, teacher_NL, config.temperature)
-    return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
+    return task + barrier_loss(game, ensemble, l_NL, batch) / config.gamma
+
+
+def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) -> Tensor:
+    """The barrier of Eq. 6 on a batch, in the variant that the settings name.
+
+    `literal` is the paper's. `weighted` multiplies each pair by ``N |K+ - K-|``, so that the barrier pushes where
+    Definition 1 looks. `saturating` stops at ``|l| = |S|``, where the member has undone the residual before it.
+    """
+    S_NL = ensemble.S_train_NL[batch]
+    sign_NL = boosting.wanted_sign(S_NL).float()
+    match game.config.barrier:
+        case "literal":
+            return boosting.barrier(l_NL, sign_NL, game.B)
+        case "weighted":
+            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(ensemble.S_train_NL))
+            return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
+        case "saturating":
+            return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
 
 
 def schedule_of(config: Config) -> Schedule:

@@ -11,37 +11,47 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bundle import Bundle, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
+from bundle import Bundle, Chunk, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
+from bundle.quality import MEASURES
 from bundle.store import sha256
 from training import flops
 from training.bdistil import Outcome
+from training.chunks import ChunkGraph, export_chunks
 from training.ensemble import Ensemble
-from training.evaluate import measure
 from training.export import INPUT, LOGITS, Graph, export_members
 from training.game import Game
+from training.quality import Quality, assess
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "scipy", "torch")
 
 
-def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
-    """Write the ensemble as the next version of its name under `models`.
+def publish(game: Game, outcome: Outcome, models: Path, recipe: str, teacher: Graph | None = None) -> Bundle:
+    """Write the ensemble, and `teacher` as its last stage, as the next version of its name under `models`.
 
     The prefixes are measured on a draft in a temporary folder, through the same loop that any reader can run.
 
     Raises:
         ExportError: a graph does not compute what torch computes.
     """
-    graphs = export_members(outcome.ensemble)
-    members = describe_members(outcome.ensemble, graphs)
+    ensemble = outcome.ensemble.served(game.task)
+    graphs = export_members(ensemble)
+    members = describe_members(ensemble, graphs)
     files = {member.file: graph.content for member, graph in zip(members, graphs, strict=True)}
+    if game.config.chunk_steps:
+        chunks = export_chunks(ensemble, game.config.chunk_steps)
+        files |= {_chunk_file(index): chunk.content for index, chunk in enumerate(chunks)}
+        members = tuple(_with_chunk(member, chunk) for member, chunk in zip(members, chunks, strict=True))
+    if teacher is not None:
+        members = (*members, describe_teacher(game, teacher, len(members)))
+        files[members[-1].file] = teacher.content
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(
             Path(folder),
             files,
-            lambda version: _manifest(game, outcome, recipe, members, _unmeasured(members), version),
+            lambda version: _manifest(game, outcome, recipe, members, _unmeasured(game, members), version),
         )
-        prefixes = _measure(game, draft, members)
-    return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, prefixes, version))
+        quality = assess(game, draft, [member.flops for member in members])
+    return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, quality, version))
 
 
 def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Member, ...]:
@@ -68,32 +78,61 @@ def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Membe
     return tuple(entries)
 
 
-def _measure(game: Game, draft: Bundle, members: Sequence[Member]) -> tuple[Prefix, ...]:
-    """On the test part; fractions are of the whole ensemble when nobody knows what the teacher costs."""
-    costs = [member.flops for member in members]
-    test, teacher_NL = game.data.test, game.target.test_NL.cpu().numpy()
-    return measure(draft, test.x, test.y, teacher_NL, costs, game.target.teacher.flops or sum(costs))
+def describe_teacher(game: Game, graph: Graph, index: int) -> Member:
+    """The manifest entry of the teacher behind `index` members: it reads none of them and replaces their answer."""
+    known = game.target.teacher
+    return Member(
+        index=index,
+        file=f"member_{index:02d}.onnx",
+        sha256=sha256(graph.content),
+        logits=LOGITS,
+        combine="replace",
+        outputs=graph.outputs,
+        flops=known.flops or 0,
+        parameters=known.parameters or 0,
+    )
 
 
-def _unmeasured(members: Sequence[Member]) -> tuple[Prefix, ...]:
-    return tuple(
-        Prefix(members=k, accuracy=0, agreement=0, nll=0, ece=0, flops_fraction=0) for k in range(1, len(members) + 1)
+def _chunk_file(index: int) -> str:
+    return f"member_{index:02d}_chunk.onnx"
+
+
+def _with_chunk(member: Member, graph: ChunkGraph) -> Member:
+    chunk = Chunk(
+        file=_chunk_file(member.index),
+        sha256=sha256(graph.content),
+        connections=graph.connections,
+        states=graph.states,
+        logits=LOGITS,
+        outputs=graph.outputs,
+    )
+    return member.model_copy(update={"chunk": chunk})
+
+
+def _unmeasured(game: Game, members: Sequence[Member]) -> Quality:
+    zeros = dict.fromkeys(MEASURES[game.data.task], 0.0)
+    return Quality(
+        tuple(Prefix.model_validate({"members": k, "flops_fraction": 0, **zeros}) for k in range(1, len(members) + 1))
     )
 
 
 def _manifest(
-    game: Game, outcome: Outcome, recipe: str, members: tuple[Member, ...], prefixes: tuple[Prefix, ...], version: int
+    game: Game, outcome: Outcome, recipe: str, members: tuple[Member, ...], quality: Quality, version: int
 ) -> Manifest:
     config, data = game.config, game.data
     return Manifest(
         name=config.name,
         version=version,
         created=created(),
+        task=data.task,
         input=Tensor.model_validate({"name": INPUT, "dtype": data.train.x.dtype.name, "shape": data.input_shape}),
+        chunk_steps=config.chunk_steps or None,
         classes=data.classes,
         members=members,
-        prefixes=prefixes,
+        prefixes=quality.prefixes,
         evaluation=Evaluation(split="test", samples=len(data.test)),
+        calibration=quality.calibration,
+        exits=quality.exits,
         teacher=game.target.teacher,
         training=Training(
             recipe=recipe,
@@ -107,6 +146,7 @@ def _manifest(
             packages=packages(),
             commit=commit(),
             stopped=outcome.stopped,
+            refinement=outcome.refinement,
         ),
     )
 
@@ -129,8 +169,9 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the trainer's sources, `-dirty` when tracked files differ; None outside a checkout."""
+    """The git commit of the trainer's sources, `-dirty` when they were changed since; None outside a checkout."""
     folder = Path(__file__).parent
+    sources = (str(folder), str(folder.with_name("bundle")))
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -139,7 +180,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # a copy inside somebody else's checkout is not it
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -10,12 +10,26 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.scheduler import Settled
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.engine.worker import Worker
+
+Fate = Literal["answered", "failed", "cancelled"]
+"""How an admitted request left the engine: with a prefix, without one, or because its client had gone."""
+
+
+class Books(Protocol):
+    """Counts what comes in and what goes out: whatever is admitted has ended, or is in flight."""
+
+    def admitted(self) -> None:
+        """A request has been taken."""
+
+    def ended(self, fate: Fate) -> None:
+        """It is in the engine no more."""
 
 
 class QueueFull(Exception):
@@ -39,7 +53,13 @@ class Outcome:
 class Gate:
     """Bounded entrance to one worker. All methods but `post` belong to the event loop's thread."""
 
-    def __init__(self, costs: CostModel, clock: Clock, max_queue_rows: int, max_batch_rows: int) -> None:
+    def __init__(
+        self,
+        costs: CostModel,
+        clock: Clock,
+        max_queue_rows: int,
+        max_batch_rows: int,
+    ) -> None:
         self._costs = costs
         self._clock = clock
         self._max_queue_rows = max_queue_rows
@@ -71,13 +91,16 @@ class Gate:
         for future in self._waiting.values():
             _set(future, StoppedBy.SHUTDOWN)
 
-    async def answer(self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]) -> Outcome:
+    async def answer(
+        self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
+    ) -> Outcome:
         """Run the ticket through the worker and wait for its outcome.
 
         Args:
             ticket: the request.
             worker: the worker of the device it runs on.
             hung_up: returns when the client has gone.
+            books: where it is counted, if anywhere: the service's own warm-up is not.
 
         Raises:
             QueueFull: the rows do not fit into the queue.
@@ -93,10 +116,15 @@ class Gate:
         timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
         self._waiting[ticket] = future
         self.rows_in_flight += ticket.rows
+        if books is not None:
+            books.admitted()
         worker.submit(ticket)
+        stopped_by = StoppedBy.ABANDONED
         try:
             stopped_by = await future
         finally:
+            if books is not None:
+                books.ended(_fate(stopped_by, ticket))
             watcher.cancel()
             if timer is not None:
                 timer.cancel()
@@ -125,6 +153,12 @@ class Gate:
 def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
     if not future.done():
         future.set_result(stopped_by)
+
+
+def _fate(stopped_by: StoppedBy, ticket: Ticket) -> Fate:
+    if stopped_by is StoppedBy.ABANDONED:
+        return "cancelled"
+    return "failed" if ticket.published is None else "answered"
 
 
 def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:

@@ -17,9 +17,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bundle.record import Task
 from service.engine.deadline import Deadline
 
 Logits = npt.NDArray[np.float32]
+
+PROGRESS = ("depth", "total", "activations", "classes_by_prefix", "values_by_prefix", "published")
+"""Fields of a ticket that say how far it has come: what a request that resumes it takes over."""
 
 
 class StoppedBy(StrEnum):
@@ -40,10 +44,10 @@ class Published:
 
     members: int
     logits: Logits
-    """Running average, (rows, classes)."""
+    """Running average, (rows, classes); of a regression the values (rows, outputs)."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Ticket:
     """A request: rows of one model, due at one deadline."""
 
@@ -56,6 +60,7 @@ class Ticket:
     members_total: int
     member_limit: int
     """Members to run at most; `members_total` unless the client asked for fewer."""
+    task: Task = "classification"
     depth: int = 0
     """Members done."""
     started: float | None = None
@@ -68,14 +73,52 @@ class Ticket:
     """What later members will read, by (member, output); in whatever form the executor keeps it."""
     classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
     """Winning class of each row after each member: agreement and feedback are counted from these."""
+    values_by_prefix: list[Logits] = field(default_factory=list)
+    """Of a regression: its values after each member instead."""
     published: Published | None = None
     on_published: Callable[[], object] | None = None
     """Called on the worker's thread after each published prefix: for who watches the request get better."""
+    keep: bool = False
+    """Whether its state may be asked for after it has been answered."""
+    resumes: Ticket | None = None
+    """The answered request that this one goes on from, until `take_over`."""
 
     @property
     def rows(self) -> int:
         """Samples in the request."""
         return len(self.inputs)
+
+    def resumed(self, request_id: str, deadline: Deadline, member_limit: int, *, keep: bool) -> Ticket:
+        """A request that goes on where this one stopped; this one must have been settled or cancelled.
+
+        It has this one's answer from the start. The rest it takes over when it is admitted: the worker may at this
+        moment be running a last step of this one, whose result then counts too.
+        """
+        published = self.published
+        assert self.published is not None
+        return Ticket(
+            request_id=request_id,
+            model=self.model,
+            inputs=self.inputs,
+            deadline=deadline,
+            members_total=self.members_total,
+            member_limit=member_limit,
+            published=published,
+            task=self.task,
+            classes_by_prefix=self.classes_by_prefix[: published.members if published else 0],
+            values_by_prefix=self.values_by_prefix[: published.members if published else 0],
+            keep=keep,
+            resumes=self,
+        )
+
+    def take_over(self) -> None:
+        """Take the progress of the request that this one resumes; on the worker's thread, between two steps."""
+        earlier, self.resumes = self.resumes, None
+        if earlier is not None:
+            for name in PROGRESS:
+                setattr(self, name, getattr(earlier, name))
+            # Copied, lest two tickets write the same dictionary; the tensors in it are nobody's to change.
+            self.activations = dict(earlier.activations)
 
     def publish(self, logits: Logits, combine: str) -> None:
         """Join one more member's logits (rows, classes), and publish the prefix they complete."""
@@ -85,7 +128,10 @@ class Ticket:
         else:
             self.total = logits.copy() if self.total is None else self.total + logits
             answer = self.total / np.float32(self.depth)
-        self.classes_by_prefix.append(answer.argmax(axis=1))
+        if self.task == "regression":
+            self.values_by_prefix.append(answer)
+        else:
+            self.classes_by_prefix.append(answer.argmax(axis=1))
         self.published = Published(self.depth, answer)
         if self.on_published is not None:
             self.on_published()

@@ -17,9 +17,11 @@ from service.deployments import Deployment
 from service.engine.gate import Outcome, QueueFull
 from service.engine.progress import refine
 from service.engine.ticket import Published, StoppedBy, Ticket
+from service.errors import HungUp
 from service.ingress import Visit, visit_of
+from service.keeping import keep
+from service.routes.answering import admit, answers, close, expected, overloaded, published_of
 from service.routes.documented import body_or_array, events, problems
-from service.routes.predict import CLIENT_GONE, admit, close, overloaded, predictions
 from service.schemas import PredictRequest
 
 router = APIRouter()
@@ -45,14 +47,25 @@ async def predict_stream(request: Request) -> Response:
     wanted = await read_predict(request)
     ticket, deployment = admit(wanted, visit, context)
     conversation = Conversation(wanted, ticket, deployment, visit, context)
-    news = refine(context.gate, ticket, context.worker, hang_up(request))
+    news = refine(context.gate, ticket, context.worker, hang_up(request), context.metrics)
+    news = _leased(context, deployment, news)
     try:
         first = await anext(news)
     except QueueFull as full:
         raise overloaded(full) from full
     if isinstance(first, Outcome) and first.stopped_by is StoppedBy.ABANDONED:
-        return Response(status_code=CLIENT_GONE)
+        raise HungUp("The client has hung up.")
     return EventStream(conversation.events(conversation.encode(first), news))
+
+
+async def _leased(
+    context: Context, deployment: Deployment, news: AsyncGenerator[Published | Outcome]
+) -> AsyncGenerator[Published | Outcome]:
+    """`news`, the deployment kept on the device until its end."""
+    with context.repository.lease(deployment):
+        async with aclosing(news):
+            async for one in news:
+                yield one
 
 
 class Conversation:
@@ -80,16 +93,18 @@ class Conversation:
                 "members_used": news.members,
                 "members_total": self._ticket.members_total,
                 "elapsed_ms": round((now - self._visit.arrived) * 1e3, 3),
-                "expected_accuracy": prefix.accuracy,
+                **expected(prefix),
             }
             return _event("prefix", progress | self._predictions(news))
         if news.stopped_by is StoppedBy.ABANDONED:
             # Neither met nor missed.
             self._visit.deadline = None
             return b""
-        head = close(news, self._ticket, self._deployment, self._wanted, self._visit, self._context)
-        assert news.published is not None, "close has raised if there is none"
-        return _event("answer", head | self._predictions(news.published))
+        wanted, ticket, deployment, context = self._wanted, self._ticket, self._deployment, self._context
+        published = published_of(news, ticket, self._visit, context)
+        kept_ms = keep(ticket, deployment, news.stopped_by, wanted.keep_ms, context)
+        head = close(news, ticket, deployment, wanted.deadline_ms, self._visit, context) | {"kept_ms": kept_ms}
+        return _event("answer", head | self._predictions(published))
 
     async def events(self, first: bytes, news: AsyncGenerator[Published | Outcome]) -> AsyncGenerator[bytes]:
         """`first`, then an event for each further thing the engine tells."""
@@ -99,8 +114,7 @@ class Conversation:
                 yield self.encode(one)
 
     def _predictions(self, published: Published) -> dict[str, object]:
-        classes = self._deployment.manifest.classes
-        return {"predictions": predictions(published, classes, set(self._wanted.outputs))}
+        return answers(published, self._deployment.manifest, set(self._wanted.outputs))
 
 
 class EventStream(Response):

@@ -70,6 +70,13 @@ def test_only_the_last_member_replaces():
     refuse(changed, "only the last member may `replace`")
 
 
+def test_a_stage_that_replaces_the_answer_is_no_running_average():
+    changed = document()
+    assert [prefix.members for prefix in Manifest.model_validate(changed).averaged] == [1, 2, 3]
+    changed["members"][-1]["combine"] = "replace"
+    assert [prefix.members for prefix in Manifest.model_validate(changed).averaged] == [1, 2]
+
+
 @pytest.mark.parametrize("file", ["../escape.onnx", "a/b.onnx", "", "..", "/etc/passwd"])
 def test_member_file_stays_in_the_folder(file: str):
     changed = document()
@@ -138,6 +145,12 @@ def test_bands_of_an_outlook_must_tell_of_every_depth():
     changed = calibrated_document()
     changed["prefixes"][1]["outlook"][1]["accuracy"] = [0.9]
     refuse(changed, "prefix 2: each band of its outlook needs an accuracy for every depth")
+
+
+def test_an_outlook_must_not_fall():
+    changed = calibrated_document()
+    changed["prefixes"][0]["outlook"][1]["accuracy"] = [0.9, 0.8, 0.9]
+    refuse(changed, "must not fall with more members")
 
 
 def test_exit_rules_must_ascend_in_risk():

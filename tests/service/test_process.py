@@ -102,7 +102,8 @@ def address_of(line: dict[str, str]) -> str | None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Path, number: signal.Signals):
-    arguments, env = command(models)
+    """With a state kept for a minute, and new versions looked for every millisecond."""
+    arguments, env = command(models, ANYTIME_MODELS_POLL_S="0.001")
     with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stderr:
@@ -110,7 +111,10 @@ def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Pa
             if lines[-1]["message"] == "ready":
                 break
         (address,) = [line["message"] for line in lines if line["message"].startswith("Uvicorn running on")]
-        assert httpx.get(f"{address.split()[3]}/healthz").json() == {"status": "ok"}
+        url = address.split()[3]
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        wanted = {"inputs": [[1, 2, 3, 4]], "max_members": 1, "keep_ms": 60_000}
+        assert httpx.post(f"{url}/predict", json=wanted).json()["kept_ms"] == 60_000
         process.send_signal(number)
         lines += [json.loads(line) for line in process.stderr]
         assert process.wait(60) == 0

@@ -13,11 +13,21 @@ import pytest
 from bundle import open_bundle
 from tests.training.killable import run
 from training.cli import main
+from training.data.cifar import CIFAR10
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
-TINY = ("threads=1", "rounds=2", "epochs=2", "teacher_epochs=2", "batch_size=512", "on_failure=best", "gamma=1000")
+NAMES = ["digits", "ellipsoid", "cube", "regression", "cifar10", "cifar100", "google13", "dsa19", "npz"]
+TINY = (
+    "threads=1",
+    "rounds=2",
+    "epochs=2",
+    "refine_epochs=2",
+    "teacher_epochs=2",
+    "batch_size=512",
+    "on_failure=best",
+    "gamma=1000",
+)
 TINY_ARGUMENTS = [part for setting in TINY for part in ("--set", setting)]
 
 
@@ -51,6 +61,53 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "models").exists(), "before any training starts"
 
 
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Thirty samples of three classes with a teacher's logits, and what is changed about them."""
+    x, y, logits = np.zeros((30, 4), np.float32), np.arange(30) % 3, np.zeros((30, 3), np.float32)
+    parts = {f"{part}_{name}": value for part in ("train", "test") for name, value in (("x", x), ("y", y))}
+    return {**parts, "train_logits": logits, "test_logits": logits, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_x": np.full((30, 4), np.nan, np.float32)}, "train x holds NaN or infinity in "),
+        ({"test_x": np.full((30, 4), np.inf, np.float32)}, "test x holds NaN or infinity in 120 places."),
+        ({"test_logits": np.zeros((30, 4), np.float32)}, "The teacher has 4 classes, but the data has 3."),
+        ({"train_y": np.arange(30) % 5}, "train y holds labels from 0 to 4, but there are 3 classes (from 0)."),
+        ({"train_logits": np.full((30, 3), np.nan)}, "The teacher's train logits hold NaN or infinity."),
+    ],
+)
+def test_data_or_a_teacher_that_cannot_be_used_are_one_sentence(
+    changes: dict[str, np.ndarray], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    np.savez(tmp_path / "mine.npz", **arrays(**changes))
+    assert main(["npz", "--models", str(tmp_path / "models"), "--set", f"data={tmp_path / 'mine.npz'}"]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(f"train-ensemble: {sentence}")
+    assert output.err.count("\n") == 1
+    assert output.out == "", "no candidate, no teacher"
+    assert not list(tmp_path.glob("models/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "There is no {path}, and file:///nowhere cannot be had ("), (b"no archive", "{path} is damaged, ")],
+)
+def test_an_archive_that_is_missing_or_another_is_one_sentence(
+    content: bytes | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / CIFAR10.archive.file
+    if content is not None:
+        path.write_bytes(content)
+    given = ["--set", f"archives={tmp_path}", "--set", "url=file:///nowhere"]
+    assert main(["cifar10", "--models", str(tmp_path / "models"), *given]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("train-ensemble: " + sentence.format(path=path))
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
 def test_arguments_that_argparse_refuses_are_exit_code_2_too():
     with pytest.raises(SystemExit) as caught:
         main(["digits", "--device", "tpu"])
@@ -68,6 +125,8 @@ def test_own_arrays_give_a_bundle_a_table_and_a_picture(tmp_path: Path, capsys: 
     np.savez(tmp_path / "mine.npz", **arrays)
     models = tmp_path / "models"
     settings = ["--set", f"data={tmp_path / 'mine.npz'}", "--set", "name=mine", *TINY_ARGUMENTS]
+    assert main(["npz", "--models", str(models), "--with-teacher", *settings]) == 2
+    assert "with_teacher needs the teacher itself" in capsys.readouterr().err
     assert main(["npz", "--models", str(models), "--seed", "3", *settings]) == 0
     printed = capsys.readouterr().out
     for part in ("mine/1: 40 held-out samples", "FLOPs", "accuracy", "agreement", "edge", "teacher", "100.00 %"):
@@ -116,12 +175,14 @@ class Killable:
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.timeout(300)  # five processes that import torch, or train: long where others are busy too
+def test_killed_thrice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     straight = run(tmp_path / "straight", [*TINY, "max_search=2"], Quiet(), resume=False).path
 
     killed = tmp_path / "killed"
-    for attempt, phase in enumerate(["teacher", "member 2 of 2: conv-2-4, r = 1, restart 1"]):
+    phases = ["teacher", "member 2 of 2: conv-2-4, r = 1, restart 1", "refinement of all members"]
+    for attempt, phase in enumerate(phases):
         process = Killable(killed, resume=attempt > 0)
         process.run_until(phase, epoch=1)
         process.kill()
@@ -131,6 +192,10 @@ def test_killed_twice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Pa
     assert {path.name: path.read_bytes() for path in resumed.iterdir()} == {
         path.name: path.read_bytes() for path in straight.iterdir()
     }
-    rounds = [member.round for member in open_bundle(killed, "digits").manifest.members]
+    manifest = open_bundle(killed, "digits").manifest
+    assert manifest.training is not None
+    assert manifest.training.refinement is not None
+    assert manifest.training.refinement.kept > 0, "or the killed refinement would not matter"
+    rounds = [member.round for member in manifest.members]
     assert rounds[1] is not None
     assert rounds[1].attempts == 2, "the second restart was reached, so the first one's candidate was restored"

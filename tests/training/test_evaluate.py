@@ -1,4 +1,4 @@
-"""Measures of a prefix, by hand; and baselines and the picture made of them."""
+"""Measures of a prefix, by hand; and the picture made of them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,8 @@ import pytest
 from bundle import Bundle
 from bundle.reference import running_average
 from tests.tiny import samples
-from tests.training.toy import toy_game
-from training import FullyConnected
-from training.baselines import Point, cost_of, no_resched, resched, within
-from training.evaluate import calibration_error, measure, negative_log_likelihood
+from training.baselines import Point
+from training.evaluate import brier, calibration_error, measure, negative_log_likelihood
 from training.report import write_report
 
 LOGITS = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]))
@@ -33,36 +31,22 @@ def test_calibration_error_is_the_gap_in_each_bin_weighted():
     assert calibration_error(1e6 * sure, np.array([0, 0, 0, 0])) == 0
 
 
+def test_brier_is_the_squared_distance_from_the_one_hot_label():
+    expected = (0.3**2 + 0.2**2 + 0.1**2 + 0.9**2 + 0.8**2 + 0.1**2 + 0.3**2 + 0.3**2 + 0.6**2) / 3
+    assert brier(LOGITS, np.array([0, 0, 2])) == pytest.approx(expected)
+
+
 def test_prefixes_are_measured_on_the_running_average(tiny: Bundle):
     x = samples(50)
     y = np.arange(50) % 3
     teacher_NL = np.random.default_rng(1).normal(size=(50, 3))
-    prefixes = measure(tiny, x, y, teacher_NL, flops=[10, 20, 30], teacher_flops=100)
+    served = list(running_average(tiny, x))
+    prefixes = measure(served, y, teacher_NL, flops=[10, 20, 30], teacher_flops=100)
     assert [prefix.members for prefix in prefixes] == [1, 2, 3]
     assert [prefix.flops_fraction for prefix in prefixes] == pytest.approx([0.1, 0.3, 0.6])
-    for prefix, logits_NL in zip(prefixes, running_average(tiny, x), strict=True):
+    for prefix, logits_NL in zip(prefixes, served, strict=True):
         assert prefix.accuracy == pytest.approx(np.mean(logits_NL.argmax(1) == y))
         assert prefix.agreement == pytest.approx(np.mean(logits_NL.argmax(1) == teacher_NL.argmax(1)))
-
-
-def test_a_budget_buys_the_widest_network_it_pays_for(tmp_path: Path):
-    game, model_class = toy_game(tmp_path), FullyConnected(widths=(8, 8))
-    for budget in (300, 1000, 5000):
-        bought = within(game, model_class, budget)
-        assert cost_of(game, bought) <= budget
-        wider = FullyConnected(widths=(bought.widths[0] + 1, bought.widths[1] + 1))
-        assert cost_of(game, wider) > budget
-
-
-def test_baselines_cost_what_they_say(tmp_path: Path):
-    game, model_class = toy_game(tmp_path, epochs=4), FullyConnected(widths=(5, 4))
-    each = cost_of(game, model_class)
-    averaged = resched(game, model_class, 3)
-    assert [point.flops for point in averaged] == [each, 2 * each, 3 * each]
-    assert all(0.3 < point.accuracy <= 1 for point in averaged)
-    assert averaged == resched(game, model_class, 3), "by seed"
-    singles = no_resched(game, FullyConnected(widths=(8, 8), blocks=2), [each, 3 * each])
-    assert [point.flops <= budget for point, budget in zip(singles, [each, 3 * each], strict=True)] == [True, True]
 
 
 def test_the_picture_is_a_png_and_the_same_twice(tiny: Bundle, tmp_path: Path):
