@@ -97,8 +97,26 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL)
-    return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
+    return task + barrier_loss(game, ensemble, l_NL, batch) / config.gamma
+
+
+def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) -> Tensor:
+    """The barrier of Eq. 6 on a batch, in the variant that the settings name.
+
+    `literal` is the paper's. `weighted` multiplies each pair by ``N |K+ - K-|``, so that the barrier pushes where
+    Definition 1 looks. `saturating` stops at ``|l| = |S|``, where the member has undone the residual before it.
+    """
+    S_NL = ensemble.S_train_NL[batch]
+    sign_NL = boosting.wanted_sign(S_NL).float()
+    match game.config.barrier:
+        case "literal":
+            return boosting.barrier(l_NL, sign_NL, game.B)
+        case "weighted":
+            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(ensemble.S_train_NL))
+            return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
+        case "saturating":
+            return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
 
 
 def schedule_of(config: Config) -> Schedule:

@@ -21,14 +21,14 @@ def write_report(
 
     Args:
         path: the PNG file.
-        manifest: of the ensemble; its prefixes and teacher are drawn.
+        manifest: of the ensemble; its running averages and its teacher are drawn.
         resched: the baseline's points.
         no_resched: the oracle's points.
         flops: what the points' FLOPs are divided by, the same as for the manifest's fractions.
     """
     figure, (axes,) = picture.panels()
     scale = 1 if manifest.task == "regression" else 100
-    ensemble = [(prefix.flops_fraction, _score(prefix)) for prefix in manifest.prefixes]
+    ensemble = [(prefix.flops_fraction, _score(prefix)) for prefix in manifest.averaged]
     curves = (
         (
             "single models, one per budget (NO-RESCHED)",

@@ -125,6 +125,8 @@ def test_own_arrays_give_a_bundle_a_table_and_a_picture(tmp_path: Path, capsys: 
     np.savez(tmp_path / "mine.npz", **arrays)
     models = tmp_path / "models"
     settings = ["--set", f"data={tmp_path / 'mine.npz'}", "--set", "name=mine", *TINY_ARGUMENTS]
+    assert main(["npz", "--models", str(models), "--with-teacher", *settings]) == 2
+    assert "with_teacher needs the teacher itself" in capsys.readouterr().err
     assert main(["npz", "--models", str(models), "--seed", "3", *settings]) == 0
     printed = capsys.readouterr().out
     for part in ("mine/1: 40 held-out samples", "FLOPs", "accuracy", "agreement", "edge", "teacher", "100.00 %"):

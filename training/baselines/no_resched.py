@@ -38,6 +38,7 @@ def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
 def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
     """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
     logits_NL = logits_of(game, network, game.data.validation)
-    loss = game.task.loss(logits_NL, game.target.validation_NL.cpu())
+    target = game.target
+    loss = game.task.loss(logits_NL, target.validation_NL.cpu(), target.validation_y_N.cpu())
     sign = -1 if game.data.task == "regression" else 1
     return sign * score(game, logits_NL, game.data.validation), -float(loss)
