@@ -101,7 +101,7 @@ def _build(context: Context) -> FastAPI:
 def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: Clock) -> Context:
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
-    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows)
+    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_queue_ms / 1e3, settings.max_batch_rows)
     scheduler = Scheduler(costs, settings.max_batch_rows)
     worker = Worker(executor, scheduler, costs, clock, gate.post, metrics.step_done)
     for deployment in deployments.all():

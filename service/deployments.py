@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import Bundle, BundleNotFound, Manifest, list_names, open_bundle
+from service.engine.profile import Profile
 from service.errors import UnknownModel, UnknownVersion
 
 
@@ -15,6 +16,12 @@ class Deployment:
     """One served version of one bundle."""
 
     bundle: Bundle
+    profile: Profile
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Deployment:
+        """Serve an opened bundle."""
+        return cls(bundle, Profile.of(bundle.manifest))
 
     @property
     def manifest(self) -> Manifest:
@@ -33,7 +40,7 @@ class Deployments:
     def __init__(self, bundles: Iterable[Bundle]) -> None:
         self._by_name: dict[str, dict[int, Deployment]] = {}
         for bundle in bundles:
-            self._by_name.setdefault(bundle.manifest.name, {})[bundle.manifest.version] = Deployment(bundle)
+            self._by_name.setdefault(bundle.manifest.name, {})[bundle.manifest.version] = Deployment.of(bundle)
 
     @classmethod
     def open(cls, models_dir: Path, wanted: Iterable[str]) -> Deployments:

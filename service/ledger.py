@@ -18,8 +18,10 @@ class Answered:
     """An answer that was given."""
 
     deployment: Deployment
-    classes_by_prefix: tuple[Classes, ...]
-    """Winning class of each row after each member that was used."""
+    classes_by_prefix: tuple[Classes | None, ...]
+    """Winning class of each row after each member that was used; None for a member that was left out."""
+    members_by_row: Classes
+    """Members in each row's answer."""
 
 
 class Ledger:

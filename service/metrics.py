@@ -24,7 +24,7 @@ SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25
 OVERSHOOT_SECONDS = (0, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MEMBERS = (*range(1, 17), 24, 32)
-ANSWERS = (StoppedBy.COMPLETE, StoppedBy.DEADLINE, StoppedBy.MAX_MEMBERS, StoppedBy.MEMBER_FAILED)
+ANSWERS = tuple(reason for reason in StoppedBy if reason not in {StoppedBy.ABANDONED, StoppedBy.SHUTDOWN})
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,14 +151,16 @@ class Metrics:
         """A problem document went out."""
         self._rejected[code].inc()
 
-    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, classes_by_prefix: Sequence[Classes]) -> None:
+    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, classes_by_prefix: Sequence[Classes | None]) -> None:
         """A prediction is about to go out."""
         model, used = self._models[ticket.model], len(classes_by_prefix)
         model.members_used[stopped_by].observe(used)
         if ticket.started is not None:
             model.queue_time.observe(ticket.started - ticket.deadline.arrived)
-        if used == ticket.members_total:
+        if used == ticket.members_total and ticket.remaining is None:
             for prefix, classes in zip(model.prefixes, classes_by_prefix, strict=True):
+                if classes is None:
+                    continue
                 prefix.compared.inc(len(classes))
                 prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
 

@@ -43,6 +43,18 @@ class PredictRequest(_Request):
     """Version of the bundle; absent: the highest that is served."""
     max_members: Annotated[int, Field(ge=1)] | None = None
     """Run no more members than this."""
+    min_members: Annotated[int, Field(ge=1)] | None = None
+    """An answer of fewer members is of no use: they are run as urgently as a first member is, and if they cannot be
+    done by the deadline there is no answer (504)."""
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Stop at the first prefix with this accuracy on the bundle's held-out split; all members if there is none."""
+    exit_confidence: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A sample whose calibrated confidence reaches this takes the prefix's answer and costs no further work."""
+    exit_risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Samples leave early as the bundle's rule with the largest risk up to this one says: the share of samples whose
+    answer is not that of the whole ensemble is bounded by it. Not together with `exit_confidence`."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    """Under load, higher ones are answered first, and each level counts twice as much when refinements compete."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
     """What each prediction holds beside class, index and confidence."""
 
@@ -60,6 +72,8 @@ class Prediction(_Response):
     """Of all classes, if asked for."""
     logits: list[float] | None = None
     """The running average itself, if asked for."""
+    members_used: int | None = None
+    """Members in this sample's answer; given when samples of the request left early."""
 
 
 class PredictResponse(_Response):
@@ -87,14 +101,24 @@ class PredictResponse(_Response):
     request_id: str
     """Also in the header X-Request-ID; names this answer in POST /feedback."""
     members_used: int
+    """The answer is that of the bundle's prefix of so many members; the longest, where samples left early. A last
+    member that replaces the answer and reads nothing of the others may have been run without those between."""
     members_total: int
-    stopped_by: Literal["complete", "deadline", "max_members", "member_failed"]
+    stopped_by: Literal[
+        "complete",
+        "deadline",
+        "max_members",
+        "target_accuracy",
+        "exit_confidence",
+        "exit_risk",
+        "member_failed",
+    ]
     """Why no further member was run."""
     deadline_ms: float | None
     elapsed_ms: float
     """From the arrival of the request's head to the encoding of this answer."""
     expected_accuracy: float
-    """Accuracy of this prefix on the bundle's held-out split."""
+    """Accuracy of this prefix on the bundle's held-out split; mean over the samples where some left early."""
     predictions: list[Prediction]
 
 

@@ -13,7 +13,7 @@ from bundle.signature import check_signature
 from service.engine.executor import forget_unread, outputs_read_later
 from service.engine.providers import CPU, open_session
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits
+from service.engine.ticket import Logits, Rows, Ticket
 
 Array = npt.NDArray[Any]
 
@@ -86,6 +86,10 @@ class CpuExecutor:
         """Run one step; see `Executor.run`."""
         member = self._members[step.model][step.member]
         return member.run(step) if step.tickets else member.rehearse(self._manifests[step.model], step.rows)
+
+    def keep(self, ticket: Ticket, rows: Rows) -> None:
+        """Narrow a ticket's activations; see `Executor.keep`."""
+        ticket.activations = {key: values[rows] for key, values in ticket.activations.items()}
 
 
 def _stack(parts: list[Array]) -> Array:

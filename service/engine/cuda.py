@@ -20,7 +20,7 @@ from service.engine.executor import forget_unread, outputs_read_later
 from service.engine.providers import CUDA, Provider, open_session
 from service.engine.rows import RowMover
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits
+from service.engine.ticket import Logits, Rows, Ticket
 
 INPUT = (-1, "input")
 """Where a ticket keeps its input among the activations: uploaded at its first member, read by all."""
@@ -97,6 +97,13 @@ class DeviceExecutor:
             start = stop
         logits: Logits = outputs[member.logits].numpy()
         return logits
+
+    def keep(self, ticket: Ticket, rows: Rows) -> None:
+        """Narrow a ticket's activations; see `Executor.keep`."""
+        for key, held in ticket.activations.items():
+            if len(rows):
+                kept = self._mover.gather(held.tensor, (held.start + rows).tolist())
+                ticket.activations[key] = DeviceRows(kept, 0, len(rows))
 
     def _gather(self, step: Step, member: BoundMember, manifest: Manifest) -> dict[str, ort.OrtValue]:
         """What the member reads, for the rows of the step's tickets."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from bundle import Manifest
+from bundle.exits import confidence
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
@@ -56,6 +57,8 @@ class Worker:
         self._on_step = on_step
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.busy_until = 0.0
+        """When the running step is predicted to end; read by the event loop, in the past while idle."""
         self._running = False
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="device", daemon=True)
@@ -148,6 +151,7 @@ class Worker:
 
     def _run(self, step: Step) -> None:
         started = self._clock.now()
+        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         for ticket in step.tickets:
             ticket.started = ticket.started or started
         try:
@@ -174,14 +178,36 @@ class Worker:
     def _publish(self, step: Step, logits: Logits) -> list[Ticket]:
         """Hand each request its rows; returns those on whose rows the member gave no finite numbers."""
         combine = self._manifests[step.model].members[step.member].combine
+        answers: list[tuple[Ticket, Logits]] = []
         failed = []
         start = 0
         for ticket in step.tickets:
             own = logits[start : start + ticket.rows]
             start += ticket.rows
             if np.isfinite(own).all():
-                ticket.publish(own, combine)
+                answers.append((ticket, ticket.publish(step.member, own, combine)))
             else:
                 log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
                 failed.append(ticket)
+        if answers:
+            self._look_ahead(answers)
         return failed
+
+    def _look_ahead(self, answers: Sequence[tuple[Ticket, Logits]]) -> None:
+        """Let confident rows leave where the request asked for it, and tell what further members are worth to others.
+
+        All tickets are of one model and have just published the same prefix.
+        """
+        profile, depth = answers[0][0].profile, answers[0][0].depth
+        certain = confidence(np.concatenate([answer for _, answer in answers]), profile.temperature[depth - 1])
+        start = 0
+        for ticket, answer in answers:
+            own = certain[start : start + len(answer)]
+            start += len(answer)
+            leaving = ticket.leaving(own)
+            if leaving is not None:
+                rows = np.flatnonzero(~leaving)
+                ticket.keep(rows)
+                self._executor.keep(ticket, rows)
+                own = own[rows]
+            ticket.expected = profile.after(depth, own.tolist())

@@ -35,15 +35,23 @@ async def feedback(request: Request) -> FeedbackResponse:
             f"or is older than the latest {context.settings.feedback_requests}."
         )
     labels = _to_indices(given.labels, answered.deployment.manifest.classes)
-    samples = len(answered.classes_by_prefix[-1])
+    samples = len(answered.members_by_row)
     if len(labels) != samples:
         raise InvalidField(f"Field `labels`: {len(labels)} labels for {samples} samples.", field="labels")
     context.ledger.forget(given.request_id)
-    correct = [int(np.count_nonzero(classes == labels)) for classes in answered.classes_by_prefix]
-    for members, right in enumerate(correct, start=1):
-        context.metrics.labelled(answered.deployment.key, members, right, samples)
+    correct = 0
+    for members, classes in enumerate(answered.classes_by_prefix, start=1):
+        if classes is None:
+            continue
+        # Rows that had left by then say nothing about this prefix.
+        reached = answered.members_by_row >= members
+        right = classes == labels
+        context.metrics.labelled(
+            answered.deployment.key, members, int(np.count_nonzero(right & reached)), int(np.count_nonzero(reached))
+        )
+        correct = int(np.count_nonzero(right))
     return FeedbackResponse(
-        request_id=given.request_id, members_used=len(correct), correct=correct[-1], samples=samples
+        request_id=given.request_id, members_used=len(answered.classes_by_prefix), correct=correct, samples=samples
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from service.engine.gate import QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
 from service.ingress import Visit, visit_of
+from service.knobs import terms
 from service.ledger import Answered
 from service.routes.documented import body_of, problems
 from service.schemas import PredictRequest, PredictResponse
@@ -49,14 +51,15 @@ async def predict(request: Request) -> Response:
     try:
         outcome = await context.gate.answer(ticket, context.worker, _hang_up(request))
     except QueueFull as full:
-        raise Overloaded("The queue is full: send the request again later.", full.retry_after_s) from full
+        raise Overloaded(str(full), full.retry_after_s) from full
     visit.decided = outcome.decided
-    if outcome.published is None:
+    if outcome.published is None or outcome.published.members < ticket.member_minimum:
         raise _no_prefix(outcome.stopped_by, ticket, context)
     # The worker may be running a further member at this moment: count only what is in the answer.
     classes = tuple(ticket.classes_by_prefix[: outcome.published.members])
     context.metrics.predicted(ticket, outcome.stopped_by, classes)
-    context.ledger.remember(visit.request_id, Answered(deployment, classes))
+    members_by_row = outcome.published.members_by_row
+    context.ledger.remember(visit.request_id, Answered(deployment, classes, members_by_row))
     head = {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,
@@ -66,7 +69,7 @@ async def predict(request: Request) -> Response:
         "stopped_by": outcome.stopped_by,
         "deadline_ms": wanted.deadline_ms,
         "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        "expected_accuracy": deployment.manifest.prefixes[outcome.published.members - 1].accuracy,
+        "expected_accuracy": _expected_accuracy(outcome.published, deployment.profile.accuracy),
     }
     predictions = _predictions(outcome.published, deployment.manifest.classes, set(wanted.outputs))
     body = orjson.dumps({**head, "predictions": predictions}, option=orjson.OPT_SERIALIZE_NUMPY)
@@ -97,14 +100,19 @@ def _check_open(context: Context) -> None:
 def _ticket(
     wanted: PredictRequest, deployment: Deployment, deadline: Deadline, visit: Visit, context: Context
 ) -> Ticket:
-    members = len(deployment.manifest.members)
+    agreed = terms(wanted, deployment.manifest)
     return Ticket(
         request_id=visit.request_id,
         model=deployment.key,
         inputs=to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows),
         deadline=deadline,
-        members_total=members,
-        member_limit=min(wanted.max_members or members, members),
+        profile=deployment.profile,
+        members_total=len(deployment.manifest.members),
+        member_limit=agreed.member_limit,
+        member_minimum=agreed.member_minimum,
+        limited_by=agreed.limited_by,
+        exit=agreed.exit,
+        priority=wanted.priority,
     )
 
 
@@ -116,17 +124,30 @@ async def _hang_up(request: Request) -> None:
 
 def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:
     if stopped_by is StoppedBy.MEMBER_FAILED:
-        return MemberFailed("The first member failed on these inputs; the service's log tells why.")
+        return MemberFailed("A member that was needed failed on these inputs; the service's log tells why.")
     if stopped_by is StoppedBy.SHUTDOWN:
         return ShuttingDown("The service is stopping: send the request to another instance.", 1)
-    first_ms = context.costs.typical(ticket.model, 0, ticket.rows) * 1e3
+    needed, named = ticket.member_minimum, "the first takes"
+    if needed > 1:
+        named = f"the {needed} that `min_members` asks for take"
+    first_ms = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed)) * 1e3
     reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
     needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
     return NoPrefixInTime(
-        f"No member was finished in time: the first takes about {first_ms:.3g} ms on {ticket.rows} rows; "
+        f"{'No member was' if needed == 1 else 'Not enough members were'} finished in time: "
+        f"{named} about {first_ms:.3g} ms on {ticket.rows} rows; "
         f"allow at least {needed_ms:g} ms, more under load.",
         first_member_ms=round(first_ms, 3),
     )
+
+
+def _expected_accuracy(published: Published, accuracy: tuple[float, ...]) -> float:
+    """Of the prefix; mean over the rows where they left with different ones."""
+    used_by_row: list[int] = published.members_by_row.tolist()
+    used = set(used_by_row)
+    if len(used) == 1:
+        return accuracy[used.pop() - 1]
+    return fmean([accuracy[members - 1] for members in used_by_row])
 
 
 def _predictions(published: Published, classes: tuple[str, ...], outputs: set[str]) -> list[dict[str, Any]]:
@@ -138,6 +159,10 @@ def _predictions(published: Published, classes: tuple[str, ...], outputs: set[st
         {"class": classes[index], "index": index, "confidence": confidence}
         for index, confidence in zip(winners.tolist(), confidences.tolist(), strict=True)
     ]
+    members = published.members_by_row.tolist()
+    if len(set(members)) > 1:
+        for prediction, used in zip(predictions, members, strict=True):
+            prediction["members_used"] = used
     for name, values in (("probabilities", probabilities), ("logits", logits)):
         if name in outputs:
             for prediction, row in zip(predictions, values, strict=True):
