@@ -22,11 +22,13 @@ from benchmarks.chain import pixels, write_chain
 from benchmarks.machine import describe
 from benchmarks.table import percentile, render
 from bundle import Bundle
+from bundle.exits import confidence
 from service.engine.bound import run_options
 from service.engine.cost import CostModel, MemberCost
 from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import Deadline
 from service.engine.device import check_cuda
+from service.engine.profile import Profile
 from service.engine.providers import CPU, DeviceUnavailable, Provider, cuda_provider, open_member, with_graphs
 from service.engine.scheduler import Scheduler, Step
 from service.engine.slots import INPUT, PLAIN_RUNS, Slot
@@ -78,12 +80,13 @@ class Engine:
         costs = CostModel()
         costs.add(MODEL, [MemberCost({size: [1e-6] for size in BATCHES}, 0.95) for _ in range(MEMBERS)])
         self._scheduler = Scheduler(costs, max(BATCHES))
+        self._profile = Profile.of(bundle.manifest)
         self.decisions_s: list[float] = []
 
     def run(self, inputs: np.ndarray) -> None:
         """One request through all members."""
         now = time.perf_counter()
-        ticket = Ticket("r", MODEL, inputs, Deadline.after(now, 60.0, 0.0), MEMBERS, MEMBERS)
+        ticket = Ticket("r", MODEL, inputs, Deadline.after(now, 60.0, 0.0), self._profile, MEMBERS, MEMBERS)
         self._scheduler.admit(ticket, now)
         step = self._scheduler.next_step(now)
         while step is not None:
@@ -92,8 +95,9 @@ class Engine:
 
     def _after(self, step: Step, logits: np.ndarray) -> Step | None:
         (ticket,) = step.tickets
-        ticket.publish(logits, "mean")
+        answer = ticket.publish(step.member, logits, "mean")
         started = time.perf_counter()
+        ticket.expected = self._profile.after(ticket.depth, confidence(answer, 1.0).tolist())
         self._scheduler.complete(step.tickets, started)
         following = self._scheduler.next_step(started)
         self.decisions_s.append(time.perf_counter() - started)

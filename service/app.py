@@ -142,7 +142,7 @@ def _assemble(
 ) -> Context:
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
-    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows)
+    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_queue_ms / 1e3, settings.max_batch_rows)
 
     def new_scheduler() -> Scheduler:
         return Scheduler(costs, settings.max_batch_rows)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import Bundle, BundleNotFound, Manifest, list_names, open_bundle
+from service.engine.profile import Profile
 from service.errors import UnknownModel, UnknownVersion
 
 
@@ -15,10 +16,16 @@ class Deployment:
     """One version of one bundle, on the device."""
 
     bundle: Bundle
+    profile: Profile
     leases: int = 0
     """Requests in flight and kept states that need its members."""
     retired: bool = False
     """Whether it takes no new requests: it leaves the device with its last lease."""
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> Deployment:
+        """Serve an opened bundle."""
+        return cls(bundle, Profile.of(bundle.manifest))
 
     @property
     def manifest(self) -> Manifest:
@@ -37,7 +44,7 @@ class Deployments:
     def __init__(self, bundles: Iterable[Bundle]) -> None:
         self._by_name: dict[str, dict[int, Deployment]] = {}
         for bundle in bundles:
-            self.add(Deployment(bundle))
+            self.add(Deployment.of(bundle))
 
     @classmethod
     def open(cls, models_dir: Path, wanted: Iterable[str]) -> Deployments:

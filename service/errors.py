@@ -5,7 +5,7 @@ head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> ad
   │        │            │             │          │           │             ├─ NoPrefixInTime 504, MemberFailed 500
   │        │            │             │          │           └─ Overloaded 503, WarmingUp 503, ShuttingDown 503
   │        │            │             │          └─ WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows 422
-  │        │            │             └─ InvalidField, InvalidDeadline 422, UnknownModel, -Version, -Request 404
+  │        │            │             └─ InvalidField, -Deadline, NoExitRule 422, UnknownModel, -Version, -Request 404
   │        │            └─ MalformedBody 400
   │        └─ BodyTooLarge 413, RequestTimeout 408
   └─ TooManyConnections 503, RequestTimeout 408, Unauthorized 401
@@ -121,6 +121,12 @@ class InvalidDeadline(ClientProblem):
     code = "invalid_deadline"
 
 
+class NoExitRule(ClientProblem):
+    """The bundle has no early exit with a risk as small as `exit_risk`."""
+
+    code = "no_exit_rule"
+
+
 class WrongShape(ClientProblem):
     """The inputs are ragged or of another shape than the model's."""
 
@@ -214,7 +220,7 @@ class MethodNotAllowed(ClientProblem):
 
 
 class Overloaded(Unavailable):
-    """The queue is full."""
+    """The queue is full, or leaves no time for the first member."""
 
     code = "overloaded"
 

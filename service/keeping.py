@@ -10,7 +10,15 @@ from service.engine.ticket import StoppedBy, Ticket
 from service.errors import InvalidField
 from service.kept import Kept, state_bytes
 
-FINAL = frozenset({StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.SHUTDOWN})
+FINAL = frozenset(
+    {
+        StoppedBy.COMPLETE,
+        StoppedBy.EXIT_CONFIDENCE,
+        StoppedBy.EXIT_RISK,
+        StoppedBy.MEMBER_FAILED,
+        StoppedBy.SHUTDOWN,
+    }
+)
 """After these nothing is left to run, or nothing to run it on."""
 
 LATE_S = 0.01

@@ -19,9 +19,12 @@ class Answered:
     """An answer that was given."""
 
     deployment: Deployment
-    classes_by_prefix: tuple[Classes, ...]
-    """Winning class of each row after each member that was used; empty for a regression."""
-    values_by_prefix: tuple[Values, ...] = ()
+    classes_by_prefix: tuple[Classes | None, ...]
+    """Winning class of each row after each member that was used; empty for a regression. None for a member that was
+    left out."""
+    members_by_row: Classes
+    """Members in each row's answer."""
+    values_by_prefix: tuple[Values | None, ...] = ()
     """Of a regression: the values (rows, outputs) after each member that was used."""
 
 

@@ -227,14 +227,18 @@ class Metrics:
         """The device thread runs again."""
         self._restarts.inc()
 
-    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, used: int, classes_by_prefix: Sequence[Classes]) -> None:
+    def predicted(
+        self, ticket: Ticket, stopped_by: StoppedBy, used: int, classes_by_prefix: Sequence[Classes | None]
+    ) -> None:
         """A prediction is about to go out; `classes_by_prefix` is empty for a regression."""
         model = self._models[ticket.model]
         model.members_used[stopped_by].observe(used)
         if ticket.started is not None:
             model.queue_time.observe(ticket.started - ticket.deadline.arrived)
-        if used == ticket.members_total and classes_by_prefix:
+        if used == ticket.members_total and classes_by_prefix and ticket.remaining is None:
             for prefix, classes in zip(model.prefixes, classes_by_prefix, strict=True):
+                if classes is None:
+                    continue
                 prefix.compared.inc(len(classes))
                 prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
 

@@ -157,7 +157,7 @@ class Repository:
 
     async def _bring(self, bundle: Bundle) -> Deployment:
         """The bundle's deployment, on the device."""
-        deployment = Deployment(bundle)
+        deployment = Deployment.of(bundle)
         for present in (*self._deployments.all(), *self._retiring.values()):
             if present.key == deployment.key:
                 return present

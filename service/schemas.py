@@ -42,6 +42,18 @@ class Knobs(_Request):
     """Version of the bundle; absent: the highest that is served."""
     max_members: Annotated[int, Field(ge=1)] | None = None
     """Run no more members than this."""
+    min_members: Annotated[int, Field(ge=1)] | None = None
+    """An answer of fewer members is of no use: they are run as urgently as a first member is, and if they cannot be
+    done by the deadline there is no answer (504)."""
+    target_accuracy: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Stop at the first prefix with this accuracy on the bundle's held-out split; all members if there is none."""
+    exit_confidence: Annotated[float, Field(gt=0, le=1)] | None = None
+    """A sample whose calibrated confidence reaches this takes the prefix's answer and costs no further work."""
+    exit_risk: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Samples leave early as the bundle's rule with the largest risk up to this one says: the share of samples whose
+    answer is not that of the whole ensemble is bounded by it. Not together with `exit_confidence`."""
+    priority: Annotated[int, Field(ge=0, le=9)] = 0
+    """Under load, higher ones are answered first, and each level counts twice as much when refinements compete."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
     """What each prediction of a classifier holds beside class, index and confidence."""
     keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
@@ -79,11 +91,13 @@ class Prediction(_Response):
     index: int
     """Its position in the bundle's classes."""
     confidence: float
-    """Its probability: softmax of the running average."""
+    """Its calibrated probability: softmax of the running average over the temperature of its prefix."""
     probabilities: list[float] | None = None
-    """Of all classes, if asked for."""
+    """Of all classes, calibrated, if asked for."""
     logits: list[float] | None = None
     """The running average itself, if asked for."""
+    members_used: int | None = None
+    """Members in this sample's answer; given when samples of the request left early."""
 
 
 class AnswerHead(_Response):
@@ -94,14 +108,26 @@ class AnswerHead(_Response):
     request_id: str
     """Also in the header X-Request-ID; names this answer in POST /feedback."""
     members_used: int
+    """The answer is that of the bundle's prefix of so many members; the longest, where samples left early. A last
+    member that replaces the answer and reads nothing of the others may have been run without those between."""
     members_total: int
-    stopped_by: Literal["complete", "deadline", "max_members", "member_failed", "shutdown"]
+    stopped_by: Literal[
+        "complete",
+        "deadline",
+        "max_members",
+        "target_accuracy",
+        "exit_confidence",
+        "exit_risk",
+        "member_failed",
+        "shutdown",
+    ]
     """Why no further member was run."""
     deadline_ms: float | None
     elapsed_ms: float
     """From the arrival of the request's head to the encoding of this answer."""
     expected_accuracy: float | None = None
-    """Accuracy of this prefix on the bundle's held-out split; null for a regression."""
+    """Accuracy of this prefix on the bundle's held-out split, mean over samples where some left early; null for a
+    regression."""
     expected_rmse: float | None = None
     """Of a regression: root mean squared error of this prefix there, in the unit of the labels."""
     kept_ms: float | None = None

@@ -98,6 +98,10 @@ class Settings(BaseSettings):
     max_queue_rows: Count = 1024
     """Rows that may be in flight; a request that would exceed it is refused at once with 503 and Retry-After."""
 
+    max_queue_ms: Positive = 60_000.0
+    """Predicted time that the rows in flight may need for all their members; beyond it requests are refused like
+    those beyond `max_queue_rows`."""
+
     max_body_bytes: Count = 16 * 1024 * 1024
     """Request bodies above this size are refused with 413 before they are read."""
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from service.engine.cost import CostModel, MemberCost
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import Deadline
+from service.engine.profile import Profile
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits, Ticket
+from service.engine.ticket import Logits, StoppedBy, Ticket
 from tests.tiny import FEATURES, samples
 
 
@@ -109,6 +111,7 @@ def ticket(
     limit: int | None = None,
     model: str = "tiny/1",
     seed: int = 0,
+    **knobs: Any,
 ) -> Ticket:
     """A request for a tiny bundle."""
     return Ticket(
@@ -116,8 +119,22 @@ def ticket(
         model=model,
         inputs=samples(rows, seed) if rows else np.zeros((0, FEATURES), np.float32),
         deadline=Deadline.after(arrived, budget_s, 0.0),
+        profile=knobs.pop("profile", None) or profile(*(0.65 + 0.05 * k for k in range(1, members + 1))),
         members_total=members,
         member_limit=limit or members,
+        limited_by=StoppedBy.MAX_MEMBERS if limit and limit < members else StoppedBy.COMPLETE,
+        **knobs,
+    )
+
+
+def profile(*accuracy: float, jumps: bool = False) -> Profile:
+    """Prefixes of these accuracies, whatever the confidence."""
+    return Profile(
+        accuracy=accuracy,
+        edges=((1.0,),) * len(accuracy),
+        ahead=tuple((accuracy[k:],) for k in range(len(accuracy))),
+        temperature=(1.0,) * len(accuracy),
+        jumps=jumps,
     )
 
 

@@ -45,9 +45,18 @@ class MemberCost:
         )
         self._rehearsed_ratio = at_quantile(ratios, safety)
         self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S)
+        self._curve: dict[int, float] = {}
+        self.ratio = self._rehearsed_ratio
+        """Measured / curve at the safety quantile, as of the latest step; may be read from any thread."""
 
     def curve(self, rows: int) -> float:
         """Typical seconds for a batch of `rows`, without today's ratio."""
+        seconds = self._curve.get(rows)
+        if seconds is None:
+            seconds = self._curve[rows] = self._interpolate(rows)
+        return seconds
+
+    def _interpolate(self, rows: int) -> float:
         if rows <= self.rows[0]:
             return self.medians_s[0]
         if rows > self.rows[-1]:
@@ -60,6 +69,7 @@ class MemberCost:
     def observe(self, rows: int, duration_s: float, now: float) -> None:
         """Learn from a step of `rows` rows that ended at `now`."""
         self._ratios.add(duration_s / self.curve(rows), now)
+        self.ratio = self._ratios.get(now) or self._rehearsed_ratio
 
     def predict(self, rows: int, now: float) -> float:
         """Seconds that a step of `rows` rows will stay within, at the safety quantile."""
@@ -85,9 +95,18 @@ class CostModel:
         """Seconds for member `member` on `rows` rows."""
         return self._members[model][member].predict(rows, now)
 
+    def predict_each(self, model: str, rows: int, now: float) -> list[float]:
+        """Seconds for each member of a model on `rows` rows."""
+        return [member.predict(rows, now) for member in self._members[model]]
+
     def typical(self, model: str, member: int, rows: int) -> float:
         """Median seconds at warm-up; unlike `predict`, it may be asked from any thread."""
         return self._members[model][member].curve(rows)
+
+    def lately(self, model: str, member: int, rows: int) -> float:
+        """What `predict` said after the latest step; it may be asked from any thread."""
+        cost = self._members[model][member]
+        return cost.curve(rows) * cost.ratio
 
     def observe(self, model: str, member: int, rows: int, duration_s: float, now: float) -> None:
         """Learn from a finished step."""

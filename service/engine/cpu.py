@@ -12,7 +12,7 @@ from bundle import Bundle, Manifest
 from service.engine.executor import forget_unread, outputs_read_later
 from service.engine.providers import CPU, open_member
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits, Ticket
+from service.engine.ticket import Logits, Rows, Ticket
 
 Array = npt.NDArray[Any]
 
@@ -94,6 +94,10 @@ class CpuExecutor:
         """Run one step; see `Executor.run`."""
         member = self._members[step.model][step.member]
         return member.run(step) if step.tickets else member.rehearse(self._manifests[step.model], step.rows)
+
+    def retain(self, ticket: Ticket, rows: Rows) -> None:
+        """Narrow a ticket's activations; see `Executor.retain`."""
+        ticket.activations = {key: values[rows] for key, values in ticket.activations.items()}
 
 
 def _stack(parts: list[Array]) -> Array:

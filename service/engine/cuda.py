@@ -19,7 +19,7 @@ from service.engine.providers import CUDA, Provider
 from service.engine.rows import RowMover
 from service.engine.scheduler import Step
 from service.engine.slots import BUCKETS, INPUT, DeviceRows, Key, Slot, bucket_of, consecutive, padded
-from service.engine.ticket import Logits, Ticket
+from service.engine.ticket import Logits, Rows, Ticket
 
 
 class _Model:
@@ -39,6 +39,10 @@ class _Model:
         if bucket not in self._slots:
             self._slots[bucket] = Slot(self.manifest, bucket, BUCKETS.index(bucket), self._device)
         return self._slots[bucket]
+
+    def slots(self) -> list[Slot]:
+        """The slots that have been needed so far."""
+        return list(self._slots.values())
 
 
 class DeviceExecutor:
@@ -150,6 +154,17 @@ class DeviceExecutor:
             start += ticket.rows
         logits: Logits = outputs[member.logits].numpy()
         return logits
+
+    def retain(self, ticket: Ticket, rows: Rows) -> None:
+        """Narrow a ticket's activations; see `Executor.retain`."""
+        for slot in self._models[ticket.model].slots():
+            if ticket in slot.residents(INPUT):
+                # It holds the rows that have left too.
+                slot.settle(INPUT, ())
+        for key, held in ticket.activations.items():
+            if len(rows):
+                kept = self._mover.gather(held.tensor, (held.start + rows).tolist())
+                ticket.activations[key] = DeviceRows(kept, 0, len(rows))
 
     def _join(self, runs: Sequence[DeviceRows]) -> ort.OrtValue:
         """One tensor with the rows of all runs; no copy when they are one whole tensor already."""

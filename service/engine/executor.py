@@ -9,7 +9,7 @@ from typing import Protocol
 
 from bundle import Bundle, Manifest
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits, Ticket
+from service.engine.ticket import Logits, Rows, Ticket
 
 
 class Executor(Protocol):
@@ -42,6 +42,9 @@ class Executor(Protocol):
         none of them needs any more. A step without tickets runs on zeros and leaves nothing. A step that raises
         has changed nothing: it can be run again with fewer tickets.
         """
+
+    def retain(self, ticket: Ticket, rows: Rows) -> None:
+        """Forget the ticket's activations of all rows but these, counted among those it had so far."""
 
 
 def outputs_read_later(manifest: Manifest, index: int) -> list[str]:

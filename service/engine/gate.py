@@ -1,5 +1,8 @@
 """The event loop's side of the engine: admit a request, wait no longer than its deadline, take its answer.
 
+A request that could be answered on an idle device, but not behind what is queued before it, is refused at once: the
+queue holds only what is predicted to be served, so nobody waits for nothing.
+
 The deadline needs nobody's cooperation here. A timer ends the wait at `answer_by` whatever the worker is doing,
 and the last published prefix is the answer.
 """
@@ -33,10 +36,10 @@ class Books(Protocol):
 
 
 class QueueFull(Exception):
-    """No room for more rows; `retry_after_s` is how long the rows in flight are predicted to take."""
+    """No room for the request, and why; `retry_after_s` is how long the rows in flight are predicted to take."""
 
-    def __init__(self, retry_after_s: float) -> None:
-        super().__init__()
+    def __init__(self, reason: str, retry_after_s: float) -> None:
+        super().__init__(reason)
         self.retry_after_s = retry_after_s
 
 
@@ -58,12 +61,15 @@ class Gate:
         costs: CostModel,
         clock: Clock,
         max_queue_rows: int,
+        max_queue_s: float,
         max_batch_rows: int,
     ) -> None:
         self._costs = costs
         self._clock = clock
         self._max_queue_rows = max_queue_rows
+        self._max_queue_s = max_queue_s
         self._max_batch_rows = max_batch_rows
+        self._unanswered: dict[Ticket, None] = {}
         self._waiting: dict[Ticket, asyncio.Future[StoppedBy]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.rows_in_flight = 0
@@ -103,19 +109,22 @@ class Gate:
             books: where it is counted, if anywhere: the service's own warm-up is not.
 
         Raises:
-            QueueFull: the rows do not fit into the queue.
+            QueueFull: the rows do not fit into the queue, or come too late to be answered behind it.
         """
         watcher = asyncio.ensure_future(hung_up)
-        if self.rows_in_flight + ticket.rows > self._max_queue_rows:
+        refusal = self._refusal(ticket, worker)
+        if refusal is not None:
             watcher.cancel()
-            raise QueueFull(self._backlog_s(ticket))
+            raise refusal
+        rows = ticket.rows
         loop = asyncio.get_running_loop()
         future: asyncio.Future[StoppedBy] = loop.create_future()
         watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
         slack_s = ticket.deadline.slack(self._clock.now())
         timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
         self._waiting[ticket] = future
-        self.rows_in_flight += ticket.rows
+        self._unanswered[ticket] = None
+        self.rows_in_flight += rows
         if books is not None:
             books.admitted()
         worker.submit(ticket)
@@ -128,7 +137,8 @@ class Gate:
             watcher.cancel()
             if timer is not None:
                 timer.cancel()
-            self.rows_in_flight -= ticket.rows
+            self.rows_in_flight -= rows
+            self._unanswered.pop(ticket, None)
             if self._waiting.pop(ticket, None) is not None:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, StoppedBy.ABANDONED)
@@ -141,6 +151,46 @@ class Gate:
             future = self._waiting.pop(one.ticket, None)
             if future is not None:
                 _set(future, one.stopped_by)
+
+    def _refusal(self, ticket: Ticket, worker: Worker) -> QueueFull | None:
+        backlog_s = self._backlog_s(ticket)
+        if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
+            return QueueFull("The queue is full: send the request again later.", backlog_s)
+        now, due = self._clock.now(), ticket.deadline.answer_by
+        if now + self._mandatory_s(ticket, ticket.rows) > due:
+            # Hopeless on an idle device too: the scheduler says so, and whether it still is.
+            return None
+        if max(now, worker.busy_until) + self._mandatory_before_s(ticket) > due:
+            return QueueFull(
+                "No member can be finished by the deadline behind what is queued: "
+                "send the request again later, or allow it more time.",
+                backlog_s,
+            )
+        return None
+
+    def _mandatory_before_s(self, ticket: Ticket) -> float:
+        """Predicted seconds of the mandatory parts that are more urgent than the ticket's, and its own."""
+        rows = {(ticket.model, ticket.member_minimum): ticket.rows}
+        parts = {(ticket.model, ticket.member_minimum): ticket}
+        for other in list(self._unanswered):
+            if other.depth >= other.member_minimum:
+                del self._unanswered[other]
+            elif (-other.priority, other.deadline.answer_by) <= (-ticket.priority, ticket.deadline.answer_by):
+                key = other.model, other.member_minimum
+                rows[key] = rows.get(key, 0) + other.rows
+                parts[key] = other
+        return sum(self._mandatory_s(part, rows[key]) for key, part in parts.items())
+
+    def _mandatory_s(self, ticket: Ticket, rows: int) -> float:
+        """Predicted seconds of as many members as the ticket must have, on `rows` rows in full batches."""
+        full, rest = divmod(rows, self._max_batch_rows)
+        if rows == ticket.rows:
+            full, rest = 0, rows
+        return sum(
+            full * self._costs.lately(ticket.model, member, self._max_batch_rows)
+            + (self._costs.lately(ticket.model, member, rest) if rest else 0.0)
+            for member in range(ticket.member_minimum)
+        )
 
     def _backlog_s(self, ticket: Ticket) -> float:
         """Predicted seconds until the rows in flight are through all members, in full batches."""
@@ -164,5 +214,5 @@ def _fate(stopped_by: StoppedBy, ticket: Ticket) -> Fate:
 def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:
     """The timer can win against the news that the last member is done: the answer is whole all the same."""
     if stopped_by is StoppedBy.DEADLINE and published is not None and published.members == ticket.member_limit:
-        return StoppedBy.COMPLETE if published.members == ticket.members_total else StoppedBy.MAX_MEMBERS
+        return ticket.limited_by
     return stopped_by

@@ -33,7 +33,7 @@ async def refine(
             if answer.done():
                 break
             prefix = ticket.published
-            if prefix is not None and told < prefix.members < ticket.member_limit:
+            if prefix is not None and max(told, ticket.member_minimum - 1) < prefix.members < ticket.member_limit:
                 told = prefix.members
                 yield prefix
         yield answer.result()

@@ -1,13 +1,19 @@
 """Which member to run next, on whose rows. No thread, no clock, no tensor: `now` comes in, decisions go out.
 
-A request is an imprecise computation: member 0 is its mandatory part, every further member is optional.
+A request is an imprecise computation: its first member (or as many as it demands) is mandatory, the others are
+optional.
 
-- Mandatory steps come before optional ones, and the more urgent request before the less urgent. A request
-  without a deadline grows urgent with age, so nobody waits forever behind a stream of deadlines.
-- Requests for the same member of the same model share a step, as far as the batch may grow and as long as
-  nobody in it is predicted to be late because of the others.
-- A member that is predicted to end after a request's deadline is not started for it: the request settles
-  with the prefix it has, at once.
+- Mandatory steps come before optional ones, earliest deadline first. A request without a deadline is optional work
+  after its first member, until it has waited for PATIENCE_S: then its members are mandatory too, so nobody waits
+  forever.
+- Optional steps are rated by expected right answers per second, over the best way that begins with them
+  (`plan`), less what they are expected to cost requests that come while they run (`arrivals`). The best one runs.
+- Requests for the same member of the same model share a step, as long as nobody in it is predicted to be late
+  because of the others and the further rows are worth more than what else the device could do.
+- A member that is predicted to end after a request's deadline is not started for it.
+
+The device is never kept idle to fill a batch. It is left idle for one reason only: that a step would cost those to
+come more than it gains.
 
 A prediction that turns work away may be wrong, and turned away work teaches nothing. So the scheduler asks for
 a *rehearsal* of that member, on nobody's rows, when the device has nothing else to do.
@@ -16,17 +22,30 @@ a *rehearsal* of that member, on nobody's rows, when the device has nothing else
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
+from service.engine.plan import best_move
 from service.engine.ticket import StoppedBy, Ticket
+from service.engine.waiting import Waiting
 
 PATIENCE_S = 1.0
 """A waiting request is as urgent as one whose deadline is this long after its arrival, or its own if earlier."""
 
 REHEARSAL_INTERVAL_S = 1.0
 """Rehearsals of idle time are at least this far apart."""
+
+MISFITS = 8
+"""Requests that may be passed over while an optional batch grows, because their deadlines do not suit it."""
+
+ROUNDING_S = 1e-6
+"""Differences of instants below this are rounding."""
+
+Key = tuple[str, int]
+"""Model and member."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,39 +66,20 @@ class Settled:
     stopped_by: StoppedBy
 
 
-class _Queue:
-    """Requests that wait for the same member of the same model, most urgent first."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Ticket]] = []
-        self._sequence = 0
-
-    def __len__(self) -> int:
-        return len(self._heap)
-
-    def push(self, ticket: Ticket) -> None:
-        urgency = min(ticket.deadline.answer_by, ticket.deadline.arrived + PATIENCE_S)
-        heapq.heappush(self._heap, (urgency, self._sequence, ticket))
-        self._sequence += 1
-
-    def head(self) -> Ticket:
-        return self._heap[0][2]
-
-    def urgency(self) -> float:
-        return self._heap[0][0]
-
-    def pop(self) -> Ticket:
-        return heapq.heappop(self._heap)[2]
-
-
 class Scheduler:
     """The policy as a state machine: admit, next_step, complete or fail, cancel; `take_settled` after each."""
 
     def __init__(self, costs: CostModel, max_batch_rows: int) -> None:
         self._costs = costs
         self._max_batch_rows = max_batch_rows
-        self._queues: dict[tuple[str, int], _Queue] = {}
-        self._live: set[Ticket] = set()
+        self._arrivals = Arrivals()
+        self._places: dict[Ticket, int] = {}
+        self._mandatory: dict[Key, Waiting[tuple[float, float]]] = {}
+        self._optional: dict[Key, Waiting[float]] = {}
+        self._patience: list[tuple[float, int, Ticket]] = []
+        self._next_place = 0
+        self._seconds: dict[tuple[str, int], list[float]] = {}
+        self._seconds_at = -math.inf
         self._settled: list[Settled] = []
         self._doubted: tuple[str, int, int] | None = None
         self._rehearsed_at = 0.0
@@ -87,22 +87,33 @@ class Scheduler:
     @property
     def waiting(self) -> int:
         """Requests that are neither settled nor in a step."""
-        return len(self._live)
+        return len(self._places)
 
     def admit(self, ticket: Ticket, now: float) -> None:
-        """Take a request in; it may settle at once, when not even its first member fits."""
+        """Take in a request; it settles at once when not even its first member fits."""
+        slack_s = ticket.deadline.slack(now)
+        if math.isfinite(slack_s):
+            self._arrivals.observe(now, slack_s, ticket.expected, self._predict_each(ticket, now))
+        else:
+            heapq.heappush(self._patience, (ticket.deadline.arrived + PATIENCE_S, self._new_place(), ticket))
         self._enqueue_or_settle(ticket, now)
 
     def next_step(self, now: float) -> Step | None:
         """What to run now; None while there is nothing to do. The step must be completed or failed."""
-        while (key := self._most_urgent()) is not None:
-            tickets = self._form_batch(key, now)
-            if tickets:
-                return Step(*key, tickets, sum(ticket.rows for ticket in tickets))
+        self._lose_patience(now)
+        while (urgent := self._most_urgent()) is not None:
+            batch = self._mandatory_batch(urgent, now)
+            if batch:
+                return Step(*urgent, batch, sum(ticket.rows for ticket in batch))
+        valuable = self._most_valuable(now)
+        if valuable is not None:
+            key, rate_elsewhere = valuable
+            batch = self._optional_batch(key, rate_elsewhere, now)
+            return Step(*key, batch, sum(ticket.rows for ticket in batch))
         return self._next_rehearsal(now)
 
     def complete(self, tickets: Iterable[Ticket], now: float) -> None:
-        """Tickets of a step have published one more prefix: they wait for the next member, or settle."""
+        """Tickets of a step have published one more prefix: they wait for their next member, or settle."""
         for ticket in tickets:
             self._enqueue_or_settle(ticket, now)
 
@@ -113,17 +124,25 @@ class Scheduler:
 
     def cancel(self, ticket: Ticket, reason: StoppedBy) -> None:
         """Drop a waiting request; no step will hold it. One in a running step settles when the step ends."""
-        if ticket in self._live:
+        if ticket in self._places:
             self._settle(ticket, reason)
 
     def cancel_all(self, reason: StoppedBy) -> None:
         """Drop everything that waits."""
-        for ticket in list(self._live):
+        for ticket in list(self._places):
             self._settle(ticket, reason)
+        # Entries of those who had left before stay in the heaps until they come up; now nothing will.
+        for heap in (self._patience, self._mandatory, self._optional):
+            heap.clear()
 
     def wake_at(self) -> float | None:
         """When `next_step` should be asked again although nothing new has come in; None: no need."""
-        return None if self._doubted is None else self._rehearsed_at + REHEARSAL_INTERVAL_S
+        while self._patience and self._patience[0][2] not in self._places:
+            heapq.heappop(self._patience)
+        alarms = [due for due, _, _ in self._patience[:1]]
+        if self._doubted is not None:
+            alarms.append(self._rehearsed_at + REHEARSAL_INTERVAL_S)
+        return min(alarms, default=None)
 
     def take_settled(self) -> list[Settled]:
         """What has settled since the last call."""
@@ -131,63 +150,160 @@ class Scheduler:
         return settled
 
     def _enqueue_or_settle(self, ticket: Ticket, now: float) -> None:
-        if ticket.depth >= ticket.member_limit:
-            whole = ticket.depth >= ticket.members_total
-            self._settle(ticket, StoppedBy.COMPLETE if whole else StoppedBy.MAX_MEMBERS)
-        elif self._in_time(ticket, ticket.rows, now):
-            self._live.add(ticket)
-            self._queues.setdefault((ticket.model, ticket.depth), _Queue()).push(ticket)
+        if ticket.exit is not None and not ticket.rows:
+            self._settle(ticket, ticket.exit.reason)
+        elif ticket.depth >= ticket.member_limit:
+            self._settle(ticket, ticket.limited_by)
+        elif ticket.depth >= ticket.member_minimum and not _impatient(ticket, now):
+            self._enqueue_optional(ticket, now)
+        elif self._in_time(ticket, ticket.depth, now):
+            self._enqueue_mandatory(ticket)
         else:
             self._turn_away(ticket)
 
+    def _enqueue_mandatory(self, ticket: Ticket) -> None:
+        key = ticket.model, ticket.depth
+        if key not in self._mandatory:
+            self._mandatory[key] = Waiting(self._places)
+        urgency = min(ticket.deadline.answer_by, ticket.deadline.arrived + PATIENCE_S)
+        self._mandatory[key].push((-ticket.priority, urgency), self._new_place(), ticket)
+
+    def _enqueue_optional(self, ticket: Ticket, now: float) -> None:
+        move = best_move(ticket, ticket.deadline.slack(now), self._predict_each(ticket, now))
+        if move is None:
+            self._turn_away(ticket)
+            return
+        key = ticket.model, move.member
+        if key not in self._optional:
+            self._optional[key] = Waiting(self._places)
+        ticket.way_until = ticket.deadline.answer_by - move.seconds + ROUNDING_S
+        self._optional[key].push(-move.rate, self._new_place(), ticket)
+
+    def _new_place(self) -> int:
+        self._next_place += 1
+        return self._next_place
+
     def _settle(self, ticket: Ticket, reason: StoppedBy) -> None:
-        self._live.discard(ticket)
+        self._places.pop(ticket, None)
         self._settled.append(Settled(ticket, reason))
 
     def _turn_away(self, ticket: Ticket) -> None:
         self._settle(ticket, StoppedBy.DEADLINE)
         self._doubted = (ticket.model, ticket.depth, ticket.rows)
 
-    def _in_time(self, ticket: Ticket, batch_rows: int, now: float) -> bool:
-        """Whether the ticket's next member, in a batch of that size, is predicted to end in time."""
-        cost_s = self._costs.predict(ticket.model, ticket.depth, batch_rows, now)
-        return ticket.deadline.slack(now, cost_s) >= 0
+    def _predict_each(self, ticket: Ticket, now: float) -> list[float]:
+        """Seconds for each member on the ticket's rows alone."""
+        if now != self._seconds_at:
+            self._seconds.clear()
+            self._seconds_at = now
+        key = ticket.model, ticket.rows
+        if key not in self._seconds:
+            self._seconds[key] = self._costs.predict_each(ticket.model, ticket.rows, now)
+        return self._seconds[key]
 
-    def _most_urgent(self) -> tuple[str, int] | None:
-        """Key of the queue to serve: mandatory before optional, then by the urgency of its head."""
-        for key, queue in list(self._queues.items()):
-            if self._head(queue) is None:
-                del self._queues[key]
-        return min(self._queues, key=lambda key: (key[1] > 0, self._queues[key].urgency()), default=None)
+    def _in_time(self, ticket: Ticket, member: int, now: float) -> bool:
+        """Whether the ticket alone is predicted to have that member's answer in time."""
+        return ticket.deadline.slack(now, self._predict_each(ticket, now)[member]) >= 0
 
-    def _head(self, queue: _Queue) -> Ticket | None:
-        """The most urgent request of a queue that has not been cancelled."""
-        # Cancelled tickets stay in the heap until they come up: removal from the middle would cost a scan.
-        while queue:
-            if queue.head() in self._live:
-                return queue.head()
-            queue.pop()
-        return None
+    def _lose_patience(self, now: float) -> None:
+        """Requests without a deadline that have waited long enough become mandatory."""
+        while self._patience and self._patience[0][0] <= now:
+            ticket = heapq.heappop(self._patience)[2]
+            # One that is in a step now is found impatient when it comes back.
+            if ticket in self._places:
+                self._enqueue_mandatory(ticket)
 
-    def _form_batch(self, key: tuple[str, int], now: float) -> tuple[Ticket, ...]:
+    def _most_urgent(self) -> Key | None:
+        """The mandatory queue to serve."""
+        ranks = {}
+        for key, queue in list(self._mandatory.items()):
+            head = queue.head()
+            if head is None:
+                del self._mandatory[key]
+            else:
+                ranks[key] = head[0]
+        return min(ranks, key=ranks.__getitem__) if ranks else None
+
+    def _mandatory_batch(self, key: Key, now: float) -> tuple[Ticket, ...]:
         """Take tickets off the queue, most urgent first, until the next one would make somebody late."""
-        queue = self._queues[key]
+        queue = self._mandatory[key]
         batch: list[Ticket] = []
-        rows = 0
-        while (ticket := self._head(queue)) is not None:
-            if not self._in_time(ticket, ticket.rows, now):
+        rows, due = 0, self._others_must_start(key, now)
+        while (head := queue.head()) is not None:
+            _, ticket = head
+            if not self._in_time(ticket, key[1], now):
                 queue.pop()
                 self._turn_away(ticket)
                 continue
-            tightest = min([*batch[:1], ticket], key=lambda candidate: candidate.deadline.answer_by)
-            grown = rows + ticket.rows
-            if batch and (grown > self._max_batch_rows or not self._in_time(tightest, grown, now)):
+            grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
+            if batch and (grown > self._max_batch_rows or now + self._costs.predict(*key, grown, now) > sooner):
                 break
-            queue.pop()
-            # The tightest deadline stays in front: it is the one that a growing batch endangers.
-            batch.insert(0 if tightest is ticket else len(batch), ticket)
-            rows = grown
-        self._live.difference_update(batch)
+            batch.append(queue.pop())
+            rows, due = grown, sooner
+        return tuple(batch)
+
+    def _others_must_start(self, key: Key, now: float) -> float:
+        """When the most urgent requests of the other mandatory queues must start to be in time."""
+        latest = math.inf
+        for other, queue in self._mandatory.items():
+            head = queue.head()
+            if other != key and head is not None:
+                latest = min(latest, head[1].deadline.answer_by - self._predict_each(head[1], now)[other[1]])
+        return latest
+
+    def _optional_head(self, key: Key, now: float) -> tuple[float, Ticket] | None:
+        """Rate and ticket of the best in a queue; those whose way no longer fits are planned anew."""
+        queue = self._optional[key]
+        while (head := queue.head()) is not None:
+            if now <= head[1].way_until and self._in_time(head[1], key[1], now):
+                return -head[0], head[1]
+            self._enqueue_optional(queue.pop(), now)
+        return None
+
+    def _most_valuable(self, now: float) -> tuple[Key, float] | None:
+        """The optional queue to serve, and the rate of the next best one; None if no step gains more than it costs."""
+        for key in list(self._optional):
+            self._optional_head(key, now)
+        # What was planned anew has gone to the other queues, whose heads are now in time too.
+        best_key, best, second = None, 0.0, 0.0
+        for key in list(self._optional):
+            head = self._optional_head(key, now)
+            if head is None:
+                del self._optional[key]
+                continue
+            rate, ticket = head
+            duration_s = self._costs.predict(*key, ticket.rows, now)
+            net = rate - self._arrivals.loss(duration_s) / duration_s
+            if (best_key is None and net >= best) or net > best:
+                best_key, best, second = key, net, best if best_key is not None else 0.0
+            else:
+                second = max(second, net)
+        return None if best_key is None else (best_key, second)
+
+    def _optional_batch(self, key: Key, rate_elsewhere: float, now: float) -> tuple[Ticket, ...]:
+        """Take tickets off the queue, best first, while their rows are worth the time that they add."""
+        queue = self._optional[key]
+        first = queue.pop()
+        batch, rows, due = [first], first.rows, first.deadline.answer_by
+        duration_s = self._costs.predict(*key, rows, now)
+        misfits: list[tuple[float, Ticket]] = []
+        while len(misfits) < MISFITS and (head := self._optional_head(key, now)) is not None:
+            rate, ticket = head
+            grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
+            if grown > self._max_batch_rows:
+                break
+            grown_s = self._costs.predict(*key, grown, now)
+            if now + grown_s > sooner:
+                misfits.append((rate, queue.pop()))
+                continue
+            gain = rate * self._predict_each(ticket, now)[key[1]]
+            cost = self._arrivals.loss(grown_s) - self._arrivals.loss(duration_s)
+            if gain - cost < rate_elsewhere * (grown_s - duration_s):
+                break
+            batch.append(queue.pop())
+            rows, due, duration_s = grown, sooner, grown_s
+        for rate, ticket in misfits:
+            queue.push(-rate, self._new_place(), ticket)
         return tuple(batch)
 
     def _next_rehearsal(self, now: float) -> Step | None:
@@ -196,3 +312,8 @@ class Scheduler:
         (model, member, rows), self._doubted = self._doubted, None
         self._rehearsed_at = now
         return Step(model, member, (), min(rows, self._max_batch_rows))
+
+
+def _impatient(ticket: Ticket, now: float) -> bool:
+    """Whether a request without a deadline has waited so long that its members have become mandatory."""
+    return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now

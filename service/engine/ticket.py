@@ -9,6 +9,7 @@ A ticket is shared by two threads without a lock, because every field has one wr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,10 +20,22 @@ import numpy.typing as npt
 
 from bundle.record import Task
 from service.engine.deadline import Deadline
+from service.engine.profile import Profile, Values
 
 Logits = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.intp]
 
-PROGRESS = ("depth", "total", "activations", "classes_by_prefix", "values_by_prefix", "published")
+PROGRESS = (
+    "depth",
+    "inputs",
+    "total",
+    "activations",
+    "classes_by_prefix",
+    "values_by_prefix",
+    "remaining",
+    "published",
+    "expected",
+)
 """Fields of a ticket that say how far it has come: what a request that resumes it takes over."""
 
 
@@ -32,6 +45,9 @@ class StoppedBy(StrEnum):
     COMPLETE = "complete"
     DEADLINE = "deadline"
     MAX_MEMBERS = "max_members"
+    TARGET_ACCURACY = "target_accuracy"
+    EXIT_CONFIDENCE = "exit_confidence"
+    EXIT_RISK = "exit_risk"
     MEMBER_FAILED = "member_failed"
     ABANDONED = "abandoned"
     """The client hung up."""
@@ -40,11 +56,23 @@ class StoppedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """The answer after `members` members. Nobody changes `logits` afterwards."""
+    """The answer after `members` members. Nobody changes its arrays afterwards."""
 
     members: int
     logits: Logits
-    """Running average, (rows, classes); of a regression the values (rows, outputs)."""
+    """(rows, classes): the prefix of `members` members; of fewer where a row has left early. Of a regression the
+    values, (rows, outputs)."""
+    members_by_row: Rows
+    """Members of the prefix that each row's answer is, (rows,)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """When rows may leave early: after prefix k, at a calibrated confidence of `thresholds[k - 1]` or more."""
+
+    thresholds: tuple[float | None, ...]
+    """One for each prefix but the whole ensemble; None: nobody leaves there."""
+    reason: StoppedBy
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -55,11 +83,19 @@ class Ticket:
     model: str
     """Key of the deployment, `name/version`."""
     inputs: npt.NDArray[Any]
-    """(rows, *input shape), in the manifest's dtype."""
+    """(rows that have not left, *input shape), in the manifest's dtype."""
     deadline: Deadline
+    profile: Profile
     members_total: int
     member_limit: int
     """Members to run at most; `members_total` unless the client asked for fewer."""
+    member_minimum: int = 1
+    """Members that are mandatory: with fewer there is no answer."""
+    limited_by: StoppedBy = StoppedBy.COMPLETE
+    """What the request has reached at `member_limit`."""
+    exit: Exit | None = None
+    priority: int = 0
+    """Higher comes first while parts are mandatory, and counts twice as much with each level when they are not."""
     task: Task = "classification"
     depth: int = 0
     """Members done."""
@@ -68,14 +104,21 @@ class Ticket:
     ended: float | None = None
     """When it was decided that it gets no further member."""
     total: Logits | None = None
-    """Sum of the logits of the members done."""
+    """Sum of the logits of the members done, (rows that have not left, classes)."""
     activations: dict[tuple[int, str], Any] = field(default_factory=dict)
     """What later members will read, by (member, output); in whatever form the executor keeps it."""
-    classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
-    """Winning class of each row after each member: agreement and feedback are counted from these."""
-    values_by_prefix: list[Logits] = field(default_factory=list)
+    classes_by_prefix: list[Rows | None] = field(default_factory=list)
+    """Winning class of each row after each member, None for one that was left out: agreement and feedback are
+    counted from these."""
+    values_by_prefix: list[Logits | None] = field(default_factory=list)
     """Of a regression: its values after each member instead."""
+    remaining: Rows | None = None
+    """Which rows have not left; None: all of them are here."""
     published: Published | None = None
+    expected: Values = ()
+    """Right answers expected at `depth` and at every later one, of the rows that have not left."""
+    way_until: float = math.inf
+    """When the way that was planned for it must begin, at the latest."""
     on_published: Callable[[], object] | None = None
     """Called on the worker's thread after each published prefix: for who watches the request get better."""
     keep: bool = False
@@ -83,30 +126,37 @@ class Ticket:
     resumes: Ticket | None = None
     """The answered request that this one goes on from, until `take_over`."""
 
+    def __post_init__(self) -> None:
+        self.expected = self.profile.at_start(self.rows)
+
     @property
     def rows(self) -> int:
-        """Samples in the request."""
+        """Samples that have not left."""
         return len(self.inputs)
 
     def resumed(self, request_id: str, deadline: Deadline, member_limit: int, *, keep: bool) -> Ticket:
         """A request that goes on where this one stopped; this one must have been settled or cancelled.
 
         It has this one's answer from the start. The rest it takes over when it is admitted: the worker may at this
-        moment be running a last step of this one, whose result then counts too.
+        moment be running a last step of this one, whose result then counts too. Rows that left early stay as they
+        are.
         """
         published = self.published
-        assert self.published is not None
+        assert published is not None
         return Ticket(
             request_id=request_id,
             model=self.model,
             inputs=self.inputs,
             deadline=deadline,
+            profile=self.profile,
             members_total=self.members_total,
             member_limit=member_limit,
+            limited_by=StoppedBy.COMPLETE if member_limit == self.members_total else StoppedBy.MAX_MEMBERS,
+            priority=self.priority,
             published=published,
             task=self.task,
-            classes_by_prefix=self.classes_by_prefix[: published.members if published else 0],
-            values_by_prefix=self.values_by_prefix[: published.members if published else 0],
+            classes_by_prefix=self.classes_by_prefix[: published.members],
+            values_by_prefix=self.values_by_prefix[: published.members],
             keep=keep,
             resumes=self,
         )
@@ -120,18 +170,42 @@ class Ticket:
             # Copied, lest two tickets write the same dictionary; the tensors in it are nobody's to change.
             self.activations = dict(earlier.activations)
 
-    def publish(self, logits: Logits, combine: str) -> None:
-        """Join one more member's logits (rows, classes), and publish the prefix they complete."""
-        self.depth += 1
+    def publish(self, member: int, logits: Logits, combine: str) -> Logits:
+        """Join the logits of a member (rows, classes), publish the prefix they complete, and return its answer.
+
+        A member that replaces the answer may come before its turn: the prefix is the same without those between.
+        """
+        skipped = [None] * (member - self.depth)
+        self.depth = member + 1
         if combine == "replace":
             answer = logits.copy()
         else:
             self.total = logits.copy() if self.total is None else self.total + logits
             answer = self.total / np.float32(self.depth)
-        if self.task == "regression":
-            self.values_by_prefix.append(answer)
+        if self.remaining is None or self.published is None:
+            whole, members = answer, np.full(len(answer), self.depth, np.intp)
         else:
-            self.classes_by_prefix.append(answer.argmax(axis=1))
-        self.published = Published(self.depth, answer)
+            whole, members = self.published.logits.copy(), self.published.members_by_row.copy()
+            whole[self.remaining], members[self.remaining] = answer, self.depth
+        if self.task == "regression":
+            self.values_by_prefix += [*skipped, whole]
+        else:
+            self.classes_by_prefix += [*skipped, whole.argmax(axis=1)]
+        self.published = Published(self.depth, whole, members)
         if self.on_published is not None:
             self.on_published()
+        return answer
+
+    def leaving(self, confidences: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_] | None:
+        """Which rows leave with the prefix just published, given its calibrated confidences; None: nobody does."""
+        if self.exit is None or not self.member_minimum <= self.depth < self.members_total:
+            return None
+        threshold = self.exit.thresholds[self.depth - 1]
+        leaving = None if threshold is None else confidences >= threshold
+        return leaving if leaving is not None and leaving.any() else None
+
+    def retain(self, rows: Rows) -> None:
+        """Let all rows but these leave with the prefix they have; `activations` are the executor's to narrow."""
+        self.inputs = self.inputs[rows]
+        self.total = None if self.total is None else self.total[rows]
+        self.remaining = rows if self.remaining is None else self.remaining[rows]

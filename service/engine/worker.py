@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from bundle import Manifest
+from bundle.exits import confidence
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
@@ -89,6 +90,8 @@ class Worker:
         self._on_death = on_death
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.busy_until = 0.0
+        """When the running step is predicted to end; read by the event loop, 0 between steps."""
         self._spare: deque[_Call[Any]] = deque()
         self._unsettled: set[Ticket] = set()
         self._running = False
@@ -198,6 +201,10 @@ class Worker:
         while self._spare:
             _refuse(self._spare.popleft().future)
         self._settle([Settled(ticket, StoppedBy.SHUTDOWN) for ticket in self._unsettled])
+        with suppress(BaseException):
+            # A thread that has ended must hold nobody's tensors.
+            self._scheduler.cancel_all(StoppedBy.SHUTDOWN)
+            self._scheduler.take_settled()
 
     def _run_spare(self, *, idle: bool) -> bool:
         """Run one spare message, if no step was to be run or its time has come; whether there was one."""
@@ -239,6 +246,7 @@ class Worker:
             # A rehearsal that was asked for before the model was unloaded.
             return
         started = self._clock.now()
+        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         for ticket in step.tickets:
             ticket.started = ticket.started or started
         try:
@@ -246,6 +254,9 @@ class Worker:
         except Exception:
             self._recover(step)
             return
+        finally:
+            # However wrong the prediction was, nobody is refused because of a step that has ended.
+            self.busy_until = 0.0
         ended = self._clock.now()
         self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
@@ -266,17 +277,43 @@ class Worker:
         """Hand each request its rows; returns those on whose rows the member gave no finite numbers."""
         combine = self._manifests[step.model].members[step.member].combine
         finite = bool(np.isfinite(logits).all())
+        answers: list[tuple[Ticket, Logits]] = []
         failed = []
         start = 0
         for ticket in step.tickets:
             own = logits[start : start + ticket.rows]
             start += ticket.rows
             if finite or np.isfinite(own).all():
-                ticket.publish(own, combine)
+                answers.append((ticket, ticket.publish(step.member, own, combine)))
             else:
                 log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
                 failed.append(ticket)
+        if answers:
+            self._look_ahead(answers)
         return failed
+
+    def _look_ahead(self, answers: Sequence[tuple[Ticket, Logits]]) -> None:
+        """Let confident rows leave where the request asked for it, and tell what further members are worth to others.
+
+        All tickets are of one model and have just published the same prefix.
+        """
+        first = answers[0][0]
+        profile, depth = first.profile, first.depth
+        joined = np.concatenate([answer for _, answer in answers])
+        # The values of a regression say nothing of how good they are.
+        regression = first.task == "regression"
+        certain = np.ones(len(joined)) if regression else confidence(joined, profile.temperature[depth - 1])
+        start = 0
+        for ticket, answer in answers:
+            own = certain[start : start + len(answer)]
+            start += len(answer)
+            leaving = ticket.leaving(own)
+            if leaving is not None:
+                rows = np.flatnonzero(~leaving)
+                ticket.retain(rows)
+                self._executor.retain(ticket, rows)
+                own = own[rows]
+            ticket.expected = profile.after(depth, own.tolist())
 
 
 def _refuse(future: Future[Any]) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import Request
 
-from bundle import Manifest, Prefix
+from bundle import Manifest
 from service.connection import hang_up
 from service.context import Context, context_of
 from service.deployments import Deployment
@@ -29,6 +30,7 @@ from service.errors import (
 )
 from service.ingress import Visit
 from service.keeping import check_keep
+from service.knobs import terms
 from service.ledger import Answered
 from service.schemas import Output, PredictRequest
 from service.tensors import to_tensor
@@ -46,14 +48,19 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
     deployment = context.deployments.find(wanted.model, wanted.version)
     visit.model = deployment.key
     check_outputs(wanted.outputs, deployment)
-    members = len(deployment.manifest.members)
+    agreed = terms(wanted, deployment.manifest)
     ticket = Ticket(
         request_id=visit.request_id,
         model=deployment.key,
         inputs=to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows),
         deadline=deadline,
-        members_total=members,
-        member_limit=min(wanted.max_members or members, members),
+        profile=deployment.profile,
+        members_total=len(deployment.manifest.members),
+        member_limit=agreed.member_limit,
+        member_minimum=agreed.member_minimum,
+        limited_by=agreed.limited_by,
+        exit=agreed.exit,
+        priority=wanted.priority,
         task=deployment.manifest.task,
         keep=wanted.keep_ms is not None,
     )
@@ -102,8 +109,8 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Outco
 
 
 def overloaded(full: QueueFull) -> Overloaded:
-    """The answer to a request that found the queue full."""
-    return Overloaded("The queue is full: send the request again later.", full.retry_after_s)
+    """The answer to a request that found no room."""
+    return Overloaded(str(full), full.retry_after_s)
 
 
 def published_of(outcome: Outcome, ticket: Ticket, visit: Visit, context: Context) -> Published:
@@ -113,7 +120,7 @@ def published_of(outcome: Outcome, ticket: Ticket, visit: Visit, context: Contex
         Problem: there is none; one of NoPrefixInTime, MemberFailed, ShuttingDown.
     """
     visit.decided = outcome.decided
-    if outcome.published is None:
+    if outcome.published is None or outcome.published.members < ticket.member_minimum:
         raise _no_prefix(outcome.stopped_by, ticket, context)
     return outcome.published
 
@@ -127,7 +134,7 @@ def close(
     used = published.members
     classes, values = tuple(ticket.classes_by_prefix[:used]), tuple(ticket.values_by_prefix[:used])
     context.metrics.predicted(ticket, outcome.stopped_by, used, classes)
-    context.ledger.remember(visit.request_id, Answered(deployment, classes, values))
+    context.ledger.remember(visit.request_id, Answered(deployment, classes, published.members_by_row, values))
     return {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,
@@ -137,14 +144,21 @@ def close(
         "stopped_by": outcome.stopped_by,
         "deadline_ms": deadline_ms,
         "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        **expected(deployment.manifest.prefixes[used - 1]),
+        **expected(published, deployment.manifest),
         "kept_ms": None,
     }
 
 
-def expected(prefix: Prefix) -> dict[str, object]:
-    """How good a prefix is on the held-out split, in the measure of its task."""
-    return {"expected_accuracy": prefix.accuracy, "expected_rmse": prefix.rmse}
+def expected(published: Published, manifest: Manifest) -> dict[str, object]:
+    """How good a prefix is on the held-out split, in the measure of its task; mean over rows of different ones."""
+    used: list[int] = published.members_by_row.tolist()
+    if manifest.task == "regression" or len(set(used)) == 1:
+        prefix = manifest.prefixes[published.members - 1]
+        return {"expected_accuracy": prefix.accuracy, "expected_rmse": prefix.rmse}
+    return {
+        "expected_accuracy": fmean(manifest.prefixes[members - 1].quality for members in used),
+        "expected_rmse": None,
+    }
 
 
 def check_outputs(outputs: Sequence[Output], deployment: Deployment) -> None:
@@ -157,24 +171,34 @@ def answers(published: Published, manifest: Manifest, outputs: set[str]) -> dict
     """The numbers of an answer: `values` of a regression, `predictions` of a classifier."""
     if manifest.task == "regression":
         return {"values": published.logits}
-    return {"predictions": predictions(published, manifest.classes, outputs)}
+    return {"predictions": predictions(published, manifest, outputs)}
 
 
-def predictions(published: Published, classes: tuple[str, ...], outputs: set[str]) -> list[dict[str, Any]]:
+def predictions(published: Published, manifest: Manifest, outputs: set[str]) -> list[dict[str, Any]]:
     """One `Prediction` per row, numpy rows inside."""
     logits = published.logits
-    probabilities = softmax(logits)
+    found = probabilities(published, manifest)
     winners = logits.argmax(axis=1)
-    confidences = probabilities[np.arange(len(winners)), winners]
+    confidences = found[np.arange(len(winners)), winners]
     rows: list[dict[str, Any]] = [
-        {"class": classes[index], "index": index, "confidence": confidence}
+        {"class": manifest.classes[index], "index": index, "confidence": confidence}
         for index, confidence in zip(winners.tolist(), confidences.tolist(), strict=True)
     ]
-    for name, values in (("probabilities", probabilities), ("logits", logits)):
+    members: list[int] = published.members_by_row.tolist()
+    if len(set(members)) > 1:
+        for prediction, used in zip(rows, members, strict=True):
+            prediction["members_used"] = used
+    for name, values in (("probabilities", found), ("logits", logits)):
         if name in outputs:
             for prediction, row in zip(rows, values, strict=True):
                 prediction[name] = row
     return rows
+
+
+def probabilities(published: Published, manifest: Manifest) -> npt.NDArray[np.float32]:
+    """Calibrated: each row's logits over the temperature of its prefix, (rows, classes)."""
+    temperatures = np.array([prefix.temperature for prefix in manifest.prefixes], np.float32)
+    return softmax(published.logits / temperatures[published.members_by_row - 1, None])
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -186,14 +210,18 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:
     if stopped_by is StoppedBy.MEMBER_FAILED:
-        return MemberFailed("The first member failed on these inputs; the service's log tells why.")
+        return MemberFailed("A member that was needed failed on these inputs; the service's log tells why.")
     if stopped_by is StoppedBy.SHUTDOWN:
         return ShuttingDown("The service is stopping: send the request to another instance.", 1)
-    first_ms = context.costs.typical(ticket.model, 0, ticket.rows) * 1e3
+    needed, named = ticket.member_minimum, "the first takes"
+    if needed > 1:
+        named = f"the {needed} that `min_members` asks for take"
+    first_ms = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed)) * 1e3
     reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
     needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
     return NoPrefixInTime(
-        f"No member was finished in time: the first takes about {first_ms:.3g} ms on {ticket.rows} rows; "
+        f"{'No member was' if needed == 1 else 'Not enough members were'} finished in time: "
+        f"{named} about {first_ms:.3g} ms on {ticket.rows} rows; "
         f"allow at least {needed_ms:g} ms, more under load.",
         first_member_ms=round(first_ms, 3),
     )

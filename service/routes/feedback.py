@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from service.body import read_json
 from service.context import Context, context_of
 from service.errors import InvalidField, UnknownRequest
-from service.ledger import Answered, Classes, Values
+from service.ledger import Answered, Classes
 from service.routes.documented import body_of, problems
 from service.schemas import FeedbackRequest, FeedbackResponse, Label
 
@@ -38,7 +38,7 @@ async def feedback(request: Request) -> FeedbackResponse:
             f"No answer {given.request_id!r} is waiting for labels: it was never given, is labelled already, "
             f"or is older than the latest {context.settings.feedback_requests}."
         )
-    count = _count_values if answered.values_by_prefix else _count_classes
+    count = _count_values if answered.deployment.manifest.task == "regression" else _count_classes
     response = count(given, answered, context)
     context.ledger.forget(given.request_id)
     return response
@@ -46,26 +46,36 @@ async def feedback(request: Request) -> FeedbackResponse:
 
 def _count_classes(given: FeedbackRequest, answered: Answered, context: Context) -> FeedbackResponse:
     labels = _to_indices(given.labels, answered.deployment.manifest.classes)
-    samples = _check_number(given.labels, answered.classes_by_prefix[-1])
-    correct = [int(np.count_nonzero(classes == labels)) for classes in answered.classes_by_prefix]
-    for members, right in enumerate(correct, start=1):
-        context.metrics.labelled(answered.deployment.key, members, right, samples)
+    samples = _check_number(given.labels, answered.members_by_row)
+    correct = 0
+    for members, classes in enumerate(answered.classes_by_prefix, start=1):
+        if classes is None:
+            continue
+        # Rows that had left by then say nothing about this prefix.
+        reached = answered.members_by_row >= members
+        right = classes == labels
+        context.metrics.labelled(
+            answered.deployment.key, members, int(np.count_nonzero(right & reached)), int(np.count_nonzero(reached))
+        )
+        correct = int(np.count_nonzero(right))
     return FeedbackResponse(
-        request_id=given.request_id, members_used=len(correct), correct=correct[-1], samples=samples
+        request_id=given.request_id, members_used=len(answered.classes_by_prefix), correct=correct, samples=samples
     )
 
 
 def _count_values(given: FeedbackRequest, answered: Answered, context: Context) -> FeedbackResponse:
     labels = _to_values(given.labels, answered.deployment.manifest.classes)
-    samples = _check_number(given.labels, answered.values_by_prefix[-1])
-    errors = [float(((values - labels) ** 2).mean(axis=1).sum()) for values in answered.values_by_prefix]
-    for members, error in enumerate(errors, start=1):
-        context.metrics.labelled_values(answered.deployment.key, members, error, samples)
-    rmse = math.sqrt(errors[-1] / samples)
-    return FeedbackResponse(request_id=given.request_id, members_used=len(errors), rmse=rmse, samples=samples)
+    samples, used = _check_number(given.labels, answered.members_by_row), len(answered.values_by_prefix)
+    error = 0.0
+    for members, values in enumerate(answered.values_by_prefix, start=1):
+        if values is not None:
+            error = float(((values - labels) ** 2).mean(axis=1).sum())
+            context.metrics.labelled_values(answered.deployment.key, members, error, samples)
+    rmse = math.sqrt(error / samples)
+    return FeedbackResponse(request_id=given.request_id, members_used=used, rmse=rmse, samples=samples)
 
 
-def _check_number(labels: Sequence[Label], answer: Classes | Values) -> int:
+def _check_number(labels: Sequence[Label], answer: Classes) -> int:
     """The number of samples, if there are as many labels."""
     if len(labels) != len(answer):
         raise InvalidField(f"Field `labels`: {len(labels)} labels for {len(answer)} samples.", field="labels")

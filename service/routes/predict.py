@@ -14,7 +14,7 @@ from service.engine.ticket import Published
 from service.errors import InvalidField
 from service.ingress import Visit, visit_of
 from service.keeping import keep
-from service.routes.answering import admit, answers, close, published_of, run, softmax
+from service.routes.answering import admit, answers, close, probabilities, published_of, run
 from service.routes.documented import ANSWER, body_or_array, or_array, problems
 from service.schemas import Output, PredictRequest, PredictResponse
 
@@ -59,7 +59,7 @@ def encode(head: dict[str, object], published: Published, manifest: Manifest, ou
 def encode_array(head: dict[str, object], published: Published, manifest: Manifest, output: Output) -> Response:
     """The answer as .npy, its head as a header."""
     plain = output == "logits" or manifest.task == "regression"
-    values = published.logits if plain else softmax(published.logits)
+    values = published.logits if plain else probabilities(published, manifest)
     return Response(npy.encode(values), media_type=npy.MEDIA_TYPE, headers={ANSWER: orjson.dumps(head).decode()})
 
 

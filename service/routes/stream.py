@@ -87,13 +87,12 @@ class Conversation:
             Problem: the request ended without a prefix.
         """
         if isinstance(news, Published):
-            prefix = self._deployment.manifest.prefixes[news.members - 1]
             now = self._context.clock.now()
             progress = {
                 "members_used": news.members,
                 "members_total": self._ticket.members_total,
                 "elapsed_ms": round((now - self._visit.arrived) * 1e3, 3),
-                **expected(prefix),
+                **expected(news, self._deployment.manifest),
             }
             return _event("prefix", progress | self._predictions(news))
         if news.stopped_by is StoppedBy.ABANDONED:

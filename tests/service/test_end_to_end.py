@@ -15,11 +15,13 @@ import numpy as np
 import pytest
 
 from bundle import Bundle
+from bundle.exits import members_used
 from bundle.reference import running_average
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError, AsyncAnytimeClient
 from service.engine import scheduler
 from service.engine.cpu import CpuExecutor
+from service.schemas import PredictResponse
 from service.settings import Settings
 from tests.fakes import FailingExecutor, FakeClock, HeldExecutor, TimedExecutor
 from tests.service.server import Server, serving
@@ -146,6 +148,34 @@ def test_without_a_deadline_all_members_are_run(tiny: Bundle, client: AnytimeCli
         assert one.index == row.argmax()
         assert one.class_ == tiny.manifest.classes[one.index]
         assert one.confidence == pytest.approx(probabilities.max(), abs=1e-5)
+
+
+def test_samples_that_leave_early_say_after_how_many_members(tiny: Bundle, client: AnytimeClient):
+    x = samples(16)
+    request = {"inputs": x.tolist(), "exit_confidence": 0.9, "outputs": ["logits"]}
+    answer = PredictResponse.model_validate(client._http.post("/predict", json=request).raise_for_status().json())
+    prefixes = list(running_average(tiny, x))
+    used = members_used(prefixes, [1.0] * 3, [0.9] * 2)
+    assert [one.members_used for one in answer.predictions] == used.tolist()
+    expected = [prefixes[members - 1][row] for row, members in enumerate(used)]
+    np.testing.assert_allclose(logits_of(answer), expected, atol=1e-5)
+    assert answer.expected_accuracy == pytest.approx(np.mean([0.65 + 0.05 * members for members in used]))
+    told = client.feedback(answer.request_id, [one.index for one in answer.predictions])
+    assert (told.members_used, told.correct) == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "members", "stopped_by"),
+    [({"target_accuracy": 0.75}, 2, "target_accuracy"), ({"exit_confidence": 0.1}, 1, "exit_confidence")],
+)
+def test_what_ended_a_request_is_said(client: AnytimeClient, knobs: dict[str, float], members: int, stopped_by: str):
+    answer = client._http.post("/predict", json={"inputs": samples(2).tolist(), **knobs}).json()
+    assert (answer["members_used"], answer["stopped_by"]) == (members, stopped_by)
+
+
+def test_a_risk_without_a_rule_is_refused(client: AnytimeClient):
+    response = client._http.post("/predict", json={"inputs": samples(1).tolist(), "exit_risk": 0.1})
+    assert (response.status_code, response.json()["code"]) == (422, "no_exit_rule")
 
 
 @pytest.mark.parametrize("members", [1, 2])

@@ -31,7 +31,7 @@ class Shelf(KeptStates):
 
 @pytest.fixture
 def deployment(models: Path) -> Deployment:
-    return Deployment(write_tiny(models))
+    return Deployment.of(write_tiny(models))
 
 
 def test_a_kept_state_is_found_and_an_unknown_one_is_not(deployment: Deployment):
@@ -115,7 +115,7 @@ def test_the_same_name_replaces_and_the_first_owner_cannot_give_back(deployment:
 def test_unloading_and_clearing_give_the_leases_back(deployment: Deployment, models: Path):
     shelf = Shelf(deployment)
     shelf.keep("a")
-    shelf.put("b", Kept(ticket(), Deployment(write_tiny(models, name="other")), 10, 100.0), 0.0)
+    shelf.put("b", Kept(ticket(), Deployment.of(write_tiny(models, name="other")), 10, 100.0), 0.0)
     shelf.drop_of(deployment)
     with pytest.raises(StateGone, match="tiny/1 has been unloaded"):
         shelf.take("a", 1.0)

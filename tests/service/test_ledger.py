@@ -8,7 +8,7 @@ from service.ledger import Answered, Ledger
 
 
 def answered(bundle: Bundle) -> Answered:
-    return Answered(Deployment(bundle), (np.array([0]),))
+    return Answered(Deployment.of(bundle), (np.array([0]),), np.array([1]))
 
 
 def test_the_oldest_is_forgotten_first(tiny: Bundle):

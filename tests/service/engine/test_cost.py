@@ -65,3 +65,12 @@ def test_a_quiet_device_is_believed_again_after_the_memory_span():
 )
 def test_batch_sizes_end_at_the_largest(largest: int, sizes: list[int]):
     assert batch_sizes(largest) == sizes
+
+
+@pytest.mark.parametrize("wrong", [0.1, 10.0])
+def test_a_rehearsal_that_was_wrong_by_ten_is_forgotten_within_tens_of_steps(wrong: float):
+    cost = steady(0.010 * wrong)
+    for _ in range(30):
+        cost.observe(1, 0.010, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.010)
+    assert cost.curve(1) * cost.ratio == pytest.approx(0.010)

@@ -51,7 +51,7 @@ def test_any_company_at_any_step_gives_each_request_its_own_numbers(kind: str, t
         logits = executor.run(Step("tiny/1", depth, tuple(company), sum(one.rows for one in company)))
         start = 0
         for one in company:
-            one.publish(logits[start : start + one.rows], "mean")
+            one.publish(one.depth, logits[start : start + one.rows], "mean")
             start += one.rows
             np.testing.assert_allclose(one.published.logits, expected[one][depth], atol=1e-5)
         waiting = [one for one in waiting if one.depth < 3]

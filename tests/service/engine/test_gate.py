@@ -21,6 +21,7 @@ class RecordingWorker:
     def __init__(self) -> None:
         self.submitted: list[Ticket] = []
         self.cancelled: list[Ticket] = []
+        self.busy_until = 0.0
 
     def submit(self, one: Ticket) -> None:
         self.submitted.append(one)
@@ -31,7 +32,7 @@ class RecordingWorker:
 
 @pytest.fixture
 async def gate() -> AsyncIterator[Gate]:
-    subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=4, max_batch_rows=2)
+    subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=4, max_queue_s=100.0, max_batch_rows=2)
     subject.open(asyncio.get_running_loop())
     yield subject
     assert subject.requests_in_flight == 0
@@ -55,7 +56,7 @@ async def test_the_engine_ends_the_wait(gate: Gate):
     worker, one = RecordingWorker(), now()
     waiting = asyncio.create_task(gate.answer(one, worker, never()))
     await until_submitted(worker)
-    one.publish(A, "mean")
+    one.publish(one.depth, A, "mean")
     gate.post([Settled(one, StoppedBy.MEMBER_FAILED)])
     outcome = await waiting
     assert (outcome.published, outcome.stopped_by) == (one.published, StoppedBy.MEMBER_FAILED)
@@ -64,7 +65,7 @@ async def test_the_engine_ends_the_wait(gate: Gate):
 
 async def test_the_deadline_ends_the_wait_although_the_engine_is_silent(gate: Gate):
     worker, one = RecordingWorker(), now(budget_s=0.02)
-    one.publish(A, "mean")
+    one.publish(one.depth, A, "mean")
     outcome = await gate.answer(one, worker, never())
     assert (outcome.published.members, outcome.stopped_by) == (1, StoppedBy.DEADLINE)
     assert worker.cancelled == [one], "its further members are of no use to anyone"
@@ -79,7 +80,7 @@ async def test_no_prefix_at_the_deadline_is_no_answer(gate: Gate):
 async def test_a_whole_answer_is_whole_even_if_the_timer_was_first(gate: Gate, limit: int, stopped_by: StoppedBy):
     one = now(budget_s=0.001, limit=limit)
     for _ in range(limit):
-        one.publish(A, "mean")
+        one.publish(one.depth, A, "mean")
     assert (await gate.answer(one, RecordingWorker(), never())).stopped_by is stopped_by
 
 
@@ -120,3 +121,43 @@ async def test_news_of_a_request_that_has_left_is_ignored(gate: Gate):
     await gate.answer(one, RecordingWorker(), never())
     gate.post([Settled(one, StoppedBy.COMPLETE)])
     await asyncio.sleep(0)
+
+
+async def refuse(gate: Gate, worker: RecordingWorker, one: Ticket) -> bool:
+    """Whether the gate refuses a request at once; one that is let in is given up again."""
+    waiting = asyncio.ensure_future(gate.answer(one, worker, never()))
+    submitted = len(worker.submitted)
+    while len(worker.submitted) == submitted and not waiting.done():
+        await asyncio.sleep(0)
+    waiting.cancel()
+    (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+    return isinstance(outcome, QueueFull)
+
+
+async def test_who_would_come_too_late_behind_the_queue_is_refused_at_once(gate: Gate):
+    # First members take half a second in batches of two rows.
+    worker = RecordingWorker()
+    first = asyncio.create_task(gate.answer(now(budget_s=60.0, rows=2), worker, never()))
+    await until_submitted(worker)
+    assert await refuse(gate, worker, now(budget_s=60.5)) is False, "0.5 s of others, 0.5 s of its own"
+    worker.busy_until = MonotonicClock().now() + 59.8
+    assert await refuse(gate, worker, now(budget_s=60.5)) is True, "the device is busy until it is too late"
+    assert await refuse(gate, worker, now(budget_s=60.5, priority=1)) is False, "higher priority does not queue"
+    assert await refuse(gate, worker, now(budget_s=0.4)) is False, "too short on an idle device: the scheduler's to say"
+    worker.submitted[0].depth = 1
+    assert await refuse(gate, worker, now(budget_s=60.5)) is False, "who has an answer is in nobody's way"
+    gate.post([Settled(worker.submitted[0], StoppedBy.SHUTDOWN)])
+    await first
+
+
+async def test_a_backlog_of_too_many_seconds_is_full():
+    subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=99, max_queue_s=2.0, max_batch_rows=2)
+    subject.open(asyncio.get_running_loop())
+    worker, first = RecordingWorker(), now(rows=3)
+    waiting = asyncio.create_task(subject.answer(first, worker, never()))
+    await until_submitted(worker)
+    with pytest.raises(QueueFull) as full:
+        await subject.answer(now(), worker, never())
+    assert full.value.retry_after_s == pytest.approx(2.25)
+    subject.post([Settled(first, StoppedBy.SHUTDOWN)])
+    await waiting

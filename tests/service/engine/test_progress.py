@@ -19,7 +19,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 async def gate() -> AsyncIterator[Gate]:
-    subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=4, max_batch_rows=2)
+    subject = Gate(costs(*[0.5] * 9), MonotonicClock(), max_queue_rows=4, max_queue_s=100.0, max_batch_rows=2)
     subject.open(asyncio.get_running_loop())
     yield subject
     assert subject.requests_in_flight == 0
@@ -31,11 +31,11 @@ async def test_each_prefix_then_the_outcome(gate: Gate):
     for members in (1, 2):
         waiting = asyncio.ensure_future(anext(news))
         await until_submitted(worker)
-        one.publish(A, "mean")
+        one.publish(one.depth, A, "mean")
         assert (await waiting) == one.published
         assert one.published.members == members
     waiting = asyncio.ensure_future(anext(news))
-    one.publish(A, "mean")
+    one.publish(one.depth, A, "mean")
     gate.post([Settled(one, StoppedBy.COMPLETE)])
     last = await waiting
     assert isinstance(last, Outcome)
@@ -49,9 +49,9 @@ async def test_a_slow_listener_gets_the_latest_prefix_and_nothing_piles_up(gate:
     waiting = asyncio.ensure_future(anext(news))
     await until_submitted(worker)
     for _ in range(5):
-        one.publish(A, "mean")
+        one.publish(one.depth, A, "mean")
     assert (await waiting).members == 5
-    one.publish(A, "mean")
+    one.publish(one.depth, A, "mean")
     gate.post([Settled(one, StoppedBy.DEADLINE)])
     rest = [item async for item in news]
     assert [getattr(item, "members", None) for item in rest] in ([6, None], [None])
@@ -63,7 +63,7 @@ async def test_a_listener_that_leaves_gives_the_request_up(gate: Gate):
     news = refine(gate, one, worker, never())
     waiting = asyncio.ensure_future(anext(news))
     await until_submitted(worker)
-    one.publish(A, "mean")
+    one.publish(one.depth, A, "mean")
     await waiting
     await news.aclose()
     while gate.requests_in_flight:

@@ -3,13 +3,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.cost import CostModel
 from service.engine.scheduler import PATIENCE_S, REHEARSAL_INTERVAL_S, Scheduler, Settled, Step
-from service.engine.ticket import StoppedBy, Ticket
-from tests.fakes import costs, ticket
+from service.engine.ticket import Exit, StoppedBy, Ticket
+from tests.fakes import costs, profile, ticket
 
 NOW = 1000.0
 
@@ -20,7 +21,8 @@ def scheduler(*seconds: float, per_row: float = 0.0, max_batch_rows: int = 8) ->
 
 def run(engine: Scheduler, step: Step, now: float) -> None:
     for one in step.tickets:
-        one.depth += 1
+        one.depth = step.member + 1
+        one.expected = one.profile.after(one.depth, [0.5] * one.rows)
     engine.complete(step.tickets, now)
 
 
@@ -100,6 +102,117 @@ def test_a_request_without_a_deadline_is_not_starved_by_a_stream_of_deadlines():
         now += 0.010
         run(engine, step, now)
         assert now < NOW + PATIENCE_S + 0.5, "starved"
+
+
+def test_a_request_without_a_deadline_is_finished_behind_a_stream_of_better_work():
+    # The stream's refinements alone would fill the device, and each is worth more.
+    engine = scheduler(0.001, 0.010, 0.010, max_batch_rows=1)
+    patient = ticket(profile=profile(0.9, 0.9001, 0.9002), seed=1)
+    engine.admit(patient, NOW)
+    now = NOW
+    while patient.depth < 3:
+        engine.admit(ticket(arrived=now, budget_s=0.025, profile=profile(0.5, 0.8, 0.9), seed=2), now)
+        step = engine.next_step(now)
+        now += 0.010 if step.member else 0.001
+        run(engine, step, now)
+        engine.take_settled()
+        assert now < NOW + PATIENCE_S + 0.2, "starved"
+    assert now > NOW + PATIENCE_S / 2, "it was the better work that came first"
+
+
+def test_the_optional_step_that_gains_most_per_second_is_first():
+    engine = scheduler(max_batch_rows=1)
+    sure, unsure = ticket(budget_s=1.0, seed=1), ticket(budget_s=1.0, seed=2)
+    for one in (sure, unsure):
+        one.depth, one.expected = 1, ((0.98, 0.985, 0.99) if one is sure else (0.5, 0.7, 0.8))
+    engine.complete([sure, unsure], NOW)
+    assert engine.next_step(NOW).tickets == (unsure,)
+
+
+def test_priority_outweighs_gain():
+    engine = scheduler(max_batch_rows=1)
+    ordinary, preferred = ticket(budget_s=1.0, seed=1), ticket(budget_s=1.0, seed=2, priority=2)
+    for one in (ordinary, preferred):
+        one.depth, one.expected = 1, ((0.5, 0.6, 0.7) if one is preferred else (0.5, 0.75, 0.8))
+    engine.complete([ordinary, preferred], NOW)
+    assert engine.next_step(NOW).tickets == (preferred,)
+
+
+def test_a_large_last_member_is_run_at_once_where_there_is_no_time_for_those_between():
+    teacher = profile(0.88, 0.90, 0.96, jumps=True)
+    for budget_s, member in ((0.050, 1), (0.028, 2), (0.020, 1)):
+        # One after the other they take 1 + 10 + 25 ms; without the one between, 26.
+        engine, one = scheduler(0.001, 0.010, 0.025), ticket(budget_s=budget_s, profile=teacher)
+        engine.admit(one, NOW)
+        run(engine, engine.next_step(NOW), NOW + 0.001)
+        assert engine.next_step(NOW + 0.001).member == member, budget_s
+    reads = profile(0.88, 0.90, 0.96, jumps=False)
+    engine, one = scheduler(0.001, 0.010, 0.025), ticket(budget_s=0.028, profile=reads)
+    engine.admit(one, NOW)
+    run(engine, engine.next_step(NOW), NOW + 0.001)
+    assert engine.next_step(NOW + 0.001).member == 1, "a member that reads the others cannot do without them"
+
+
+def test_a_long_step_is_not_started_where_tight_requests_keep_coming():
+    # Every 5 ms a request with 12 ms comes: a step of 40 ms would leave several of them without any answer.
+    engine, now = scheduler(0.001, 0.002, 0.040, max_batch_rows=1), NOW
+    teacher = profile(0.88, 0.90, 0.92, jumps=True)
+    for seed in range(40):
+        tight = ticket(arrived=now, budget_s=0.012, members=3, limit=1, seed=seed)
+        engine.admit(tight, now)
+        run(engine, engine.next_step(now), now + 0.001)
+        now += 0.005
+    loose = ticket(arrived=now, budget_s=1.0, profile=teacher)
+    loose.depth, loose.expected = 2, (0.90, 0.92)
+    engine.complete([loose], now)
+    assert engine.next_step(now) is None
+    quiet = scheduler(0.001, 0.002, 0.040, max_batch_rows=1)
+    quiet.complete([loose], now)
+    assert quiet.next_step(now).member == 2
+
+
+def test_a_minimum_of_members_is_as_urgent_as_a_first_member():
+    engine = scheduler(max_batch_rows=1)
+    started, demands = ticket(budget_s=0.2, seed=1), ticket(budget_s=5.0, seed=2, member_minimum=2)
+    started.depth = demands.depth = 1
+    started.expected = demands.expected = (0.5, 0.9, 0.95)
+    engine.complete([started, demands], NOW)
+    assert engine.next_step(NOW).tickets == (demands,)
+
+
+def test_a_request_whose_rows_have_all_left_settles():
+    engine = scheduler()
+    one = ticket(rows=2, exit=Exit((0.5, 0.5), StoppedBy.EXIT_CONFIDENCE))
+    engine.admit(one, NOW)
+    (first,) = engine.next_step(NOW).tickets
+    first.retain(np.array([], np.intp))
+    engine.complete([first], NOW)
+    assert settled(engine) == [(one, StoppedBy.EXIT_CONFIDENCE)]
+
+
+def test_batches_are_formed_of_the_rows_that_have_not_left():
+    engine = scheduler()
+    several = [ticket(rows=3, budget_s=1.0, seed=seed) for seed in range(2)]
+    for one in several:
+        engine.admit(one, NOW)
+    step = engine.next_step(NOW)
+    assert step.rows == 6
+    several[0].retain(np.array([1]))
+    run(engine, step, NOW)
+    assert engine.next_step(NOW).rows == 4
+
+
+def test_one_models_batch_does_not_make_anothers_first_member_late():
+    model_costs = costs(0.010, model="tiny/1", per_row=0.010)
+    model_costs.add("large/2", costs(0.015)._members["tiny/1"])
+    engine = Scheduler(model_costs, 8)
+    small = [ticket(budget_s=0.5, members=1, seed=seed) for seed in range(3)]
+    other = ticket(budget_s=0.036, members=1, model="large/2", seed=9)
+    small[0].deadline = ticket(budget_s=0.030).deadline
+    for one in (*small, other):
+        engine.admit(one, NOW)
+    assert engine.next_step(NOW).rows == 2, "three rows would take 30 ms, and the other needs 15 of its 36"
+    assert engine.next_step(NOW + 0.020).tickets == (other,)
 
 
 def test_requests_at_the_same_depth_share_a_step():
@@ -213,6 +326,7 @@ def scenarios(draw: st.DrawFn) -> list[Request]:
     for seed in range(draw(st.integers(1, 25))):
         budget = draw(st.none() | st.floats(0.001, 0.5))
         members = draw(st.integers(1, 4))
+        limit = draw(st.integers(1, members))
         requests.append(
             Request(
                 ticket(
@@ -220,7 +334,10 @@ def scenarios(draw: st.DrawFn) -> list[Request]:
                     arrived=NOW + draw(st.floats(0, 0.3)),
                     budget_s=budget,
                     members=members,
-                    limit=draw(st.integers(1, members)),
+                    limit=limit,
+                    member_minimum=draw(st.integers(1, limit)),
+                    priority=draw(st.integers(0, 2)),
+                    profile=profile(*(0.65 + 0.05 * k for k in range(members)), jumps=draw(st.booleans())),
                     model=draw(st.sampled_from(["small/1", "large/2"])),
                     seed=seed,
                 ),
@@ -241,14 +358,16 @@ MAX_BATCH_ROWS = 16
 
 def check_step(step: Step, now: float, waiting: set[Ticket], model_costs: CostModel) -> None:
     assert set(step.tickets) <= waiting, "only requests that wait are run"
-    assert all((one.model, one.depth) == (step.model, step.member) for one in step.tickets)
+    assert all(one.model == step.model for one in step.tickets)
+    jump = all(one.profile.jumps and one.depth and step.member == one.members_total - 1 for one in step.tickets)
+    assert jump or all(one.depth == step.member for one in step.tickets)
     assert step.rows == sum(one.rows for one in step.tickets)
     assert step.rows <= MAX_BATCH_ROWS or len(step.tickets) == 1
     cost_s = model_costs.predict(step.model, step.member, step.rows, now)
     assert all(one.deadline.slack(now, cost_s) >= 0 for one in step.tickets), "nobody is predicted to be late"
-    if step.member > 0:
-        mandatory = [one for one in waiting if one.depth == 0]
-        alone = [model_costs.predict(one.model, 0, one.rows, now) for one in mandatory]
+    if all(one.depth >= one.member_minimum and one.deadline.at < math.inf for one in step.tickets):
+        mandatory = [one for one in waiting if one.depth < one.member_minimum]
+        alone = [model_costs.predict(one.model, one.depth, one.rows, now) for one in mandatory]
         assert all(one.deadline.slack(now, cost) < 0 for one, cost in zip(mandatory, alone, strict=True))
 
 
@@ -272,9 +391,15 @@ def simulate(requests: list[Request], speed: st.DataObject) -> float:
         step = engine.next_step(now)
         collect(engine, by_ticket, waiting)
         if step is None:
-            assert not waiting, "the device idles while work waits"
-            if arrivals:
-                now = max(now, arrivals[0].ticket.deadline.arrived)
+            if not waiting and not arrivals:
+                break
+            assert all(one.depth for one in waiting), "the device idles while mandatory work waits"
+            # What waits now is worth less than it would cost those to come: till they come, or it is due.
+            events = [one.deadline.answer_by for one in waiting if one.deadline.answer_by > now]
+            events += [one.ticket.deadline.arrived for one in arrivals[:1]]
+            events += [at for at in [engine.wake_at()] if at is not None]
+            assert events, "nothing would ever wake the device"
+            now = max(now, math.nextafter(min(events), math.inf))
             continue
         if not step.tickets:
             continue

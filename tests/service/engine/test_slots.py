@@ -131,7 +131,7 @@ def test_a_step_that_no_bucket_holds_goes_without(tiny: Bundle, executor: Device
         logits = run(executor, member, *large)
         start = 0
         for one in large:
-            one.publish(logits[start : start + one.rows], "mean")
+            one.publish(one.depth, logits[start : start + one.rows], "mean")
             start += one.rows
     for one in large:
         *_, expected = running_average(tiny, one.inputs)

@@ -3,19 +3,27 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bundle import Bundle
+from bundle import Bundle, Manifest, write_bundle
+from bundle.exits import members_used
 from bundle.reference import running_average
+from service.engine.cost import MemberCost
 from service.engine.cpu import CpuExecutor
+from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
+from service.engine.profile import Profile
+from service.engine.providers import CPU
 from service.engine.scheduler import Scheduler, Settled, Step
-from service.engine.ticket import Logits, StoppedBy, Ticket
+from service.engine.ticket import Exit, Logits, StoppedBy, Ticket
 from service.engine.worker import Worker, WorkerStopped
 from tests.fakes import FailingExecutor, HeldExecutor, costs, ticket
+from tests.tiny import tiny_graph, tiny_manifest
 
 
 class Bench:
@@ -63,7 +71,7 @@ def bench(tiny: Bundle) -> Iterator[Callable[[Executor], Bench]]:
             one.worker.stop()
 
 
-def forever(**changes: int) -> Ticket:
+def forever(**changes: Any) -> Ticket:
     """A request without a deadline, so that the machine's speed does not matter."""
     return ticket(arrived=0.0, **changes)
 
@@ -129,6 +137,53 @@ def test_one_request_at_fault_costs_its_company_nothing(tiny: Bundle, bench: Cal
     for one in (company[0], company[2]):
         *_, expected = running_average(tiny, one.inputs)
         np.testing.assert_allclose(one.published.logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("executor", [CpuExecutor(threads=1), DeviceExecutor(CPU, "cpu")], ids=["cpu", "device"])
+def test_rows_leave_early_with_the_reference_answer_and_cost_nothing_more(
+    tiny: Bundle, bench: Callable[[Executor], Bench], executor: Executor
+):
+    subject = bench(executor)
+    threshold = 0.9
+    one = forever(
+        rows=16, exit=Exit((threshold, threshold), StoppedBy.EXIT_CONFIDENCE), profile=Profile.of(tiny.manifest)
+    )
+    inputs = one.inputs
+    prefixes = list(running_average(tiny, inputs))
+    used = members_used(prefixes, [1.0] * 3, [threshold] * 2)
+    assert set(used.tolist()) == {1, 2, 3}, "otherwise this test shows little"
+    assert subject.run(one) is StoppedBy.COMPLETE
+    assert one.published.members_by_row.tolist() == used.tolist()
+    expected = np.stack([prefixes[members - 1][row] for row, members in enumerate(used)])
+    np.testing.assert_allclose(one.published.logits, expected, atol=1e-5)
+    assert [step.rows for step in subject.steps] == [16, int((used > 1).sum()), int((used > 2).sum())]
+
+
+def test_a_last_member_that_is_run_before_its_turn_gives_the_reference_answer(models: Path):
+    graphs = [tiny_graph(0), tiny_graph(1), tiny_graph(0)]
+    files = {f"member_{index:02d}.onnx": graph for index, graph in enumerate(graphs)}
+
+    def manifest(version: int) -> Manifest:
+        stated = tiny_manifest(graphs, version, last="replace")
+        alone = stated.members[-1].model_copy(update={"connections": ()})
+        return stated.model_copy(update={"members": (*stated.members[:-1], alone)})
+
+    bundle = write_bundle(models, files, manifest)
+    subject = Bench(CpuExecutor(threads=1), bundle)
+    # Together they need 1.4 s of the second that there is; without the one between, 0.9.
+    for member, seconds in enumerate((0.4, 0.5, 0.5)):
+        subject.costs._members["tiny/1"][member] = MemberCost({1: [seconds]}, 0.95)
+    one = ticket(arrived=0.0, budget_s=1.0, profile=Profile.of(bundle.manifest))
+    scheduler = subject.worker._scheduler
+    scheduler.admit(one, 0.0)
+    for now in (0.0, 0.4):
+        step = scheduler.next_step(now)
+        subject.worker._publish(step, subject.worker._executor.run(step))
+        scheduler.complete(step.tickets, now)
+    assert step.member == 2
+    *_, expected = running_average(bundle, one.inputs)
+    np.testing.assert_allclose(one.published.logits, expected, atol=1e-5)
+    assert one.published.members == 3
 
 
 def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
