@@ -70,7 +70,7 @@ class World:
         bands: list[tuple[Values, ...]] = [tuple(map(tuple, ahead.tolist())) for ahead in self.ahead]
         return Profile(
             accuracy=tuple(accuracy),
-            edges=(EDGES,) * self.members,
+            edges=(*(EDGES,) * (self.members - 1), (1.0,)),
             ahead=(*bands, ((accuracy[-1],),)),
             temperature=(1.0,) * self.members,
             jumps=True,
