@@ -1,9 +1,10 @@
 """Where a request's next optional step leads. Standard library only.
 
 The gains of an ensemble are not concave: a large last member may be worth more than all the small ones before it,
-and time spent on these may be what it lacks. So not the next step is rated but a whole way: of all depths that can
-be reached in time, the one with the most right answers, the shortest if there are several. Its rate, gain over time, is
-what requests are compared by.
+and time spent on these may be what it lacks. So the step is chosen by the whole way: towards the depth with the most
+right answers that can be reached in time, by way of the members between if there is time for them too. What requests
+are compared by is the rate of the step: the largest gain over time of any depth that can be reached through it (the
+first edge of the concave envelope of the gain curve).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Move:
     member: int
     """To be run next."""
     rate: float
-    """Right answers expected per second, over the whole way; times 2 for each level of priority."""
+    """Largest expected gain in right answers per second of any depth on the way; times 2 for each level of priority."""
     seconds: float
     """Predicted duration of the whole way."""
 
@@ -38,17 +39,18 @@ def best_move(ticket: Ticket, slack_s: float, seconds: Sequence[float]) -> Move 
         seconds: predicted duration of each member on the ticket's rows.
     """
     depth, expected = ticket.depth, ticket.expected
-    spent_s, best_s, gain, member = 0.0, 1.0, -1.0, -1
+    spent_s, best_s, gain, member, rate = 0.0, 1.0, -1.0, -1, 0.0
     for target in range(depth, ticket.member_limit):
         spent_s += seconds[target]
         if spent_s > slack_s:
             break
         reached = expected[target + 1 - depth] - expected[0]
+        rate = max(rate, reached / spent_s)
         if reached > gain + MARGIN:
             gain, best_s, member = reached, spent_s, depth
     last = ticket.members_total - 1
     if ticket.profile.jumps and ticket.member_limit > last and seconds[last] <= slack_s:
         reached = expected[-1] - expected[0]
         if reached > gain + MARGIN:
-            gain, best_s, member = reached, seconds[last], last
-    return None if member < 0 else Move(member, gain / best_s * 2.0**ticket.priority, best_s)
+            best_s, member, rate = seconds[last], last, reached / seconds[last]
+    return None if member < 0 else Move(member, rate * 2.0**ticket.priority, best_s)

@@ -1,0 +1,1 @@
+"""A device, an ensemble and its traffic on a virtual clock."""

@@ -1,0 +1,209 @@
+"""Ways to serve a trace on one device: our scheduler, and what it is held against."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.simulation.world import MAX_BATCH_ROWS, MEMBER_S, World, cost_model, seconds
+from service.engine.deadline import Deadline
+from service.engine.scheduler import Scheduler, Step
+from service.engine.ticket import StoppedBy, Ticket
+
+Floats = npt.NDArray[np.float64]
+MODEL = "ladder/1"
+TOTAL = len(MEMBER_S)
+ONE_ROW = np.zeros((1, 0), np.float32)
+ROUNDING_S = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Requests of one row each."""
+
+    arrived: Floats
+    """(requests,), ascending seconds."""
+    due: Floats
+    """(requests,)"""
+    paths: npt.NDArray[np.intp]
+    """(requests, 7): band of each after each small member."""
+    worth: Floats
+    """(requests, 9): accuracy of the answer after 0, 1, ... 8 members; 0 after none."""
+
+    def __len__(self) -> int:
+        return len(self.arrived)
+
+
+def make_trace(world: World, arrived: Floats, budgets: Floats, random: np.random.Generator) -> Trace:
+    """A trace of fresh samples."""
+    paths = world.paths(len(arrived), random)
+    worth = np.zeros((len(arrived), TOTAL + 1))
+    for k in range(TOTAL - 1):
+        worth[:, k + 1] = world.ahead[k][paths[:, k], 0]
+    worth[:, TOTAL] = world.ahead[-1][paths[:, -1], 1]
+    return Trace(arrived, arrived + budgets, paths, worth)
+
+
+@dataclass(slots=True)
+class Served:
+    """What came of a trace."""
+
+    depth: npt.NDArray[np.intp]
+    """(requests,): members in the answer; 0 for none."""
+    steps: int
+    rows: int
+    elapsed_s: float
+    scheduling_s: float = 0.0
+    """Processor time spent in the scheduler's decisions, ours only."""
+
+
+class Driver:
+    """Drives the service's own scheduler on a virtual clock, as the gate and the worker do on a real one."""
+
+    def __init__(self, world: World, trace: Trace) -> None:
+        self._trace = trace
+        self._arrived, self._due = trace.arrived.tolist(), trace.due.tolist()
+        self._paths = trace.paths.tolist()
+        self._profile = world.profile()
+        self._engine = Scheduler(cost_model(MODEL), MAX_BATCH_ROWS)
+        self._index: dict[Ticket, int] = {}
+        self._timers: list[tuple[float, int, Ticket]] = []
+        self._coming = 0
+        self.served = Served(np.zeros(len(trace), np.intp), 0, 0, 0.0)
+
+    def run(self) -> Served:
+        """Serve the whole trace."""
+        now = 0.0
+        while self._coming < len(self._trace) or self._index:
+            now = self._one_step(now)
+        self.served.elapsed_s = now
+        return self.served
+
+    def _one_step(self, now: float) -> float:
+        self._let_in(now)
+        self._expire(now)
+        # The cost that is measured: what the scheduler adds to a step, batches formed and tickets put back.
+        begun = time.process_time()
+        step = self._engine.next_step(now)
+        self.served.scheduling_s += time.process_time() - begun
+        for settled in self._engine.take_settled():
+            self._index.pop(settled.ticket, None)
+        if step is None:
+            events = [self._arrived[self._coming]] if self._coming < len(self._trace) else []
+            events += [due for due, _, _ in self._timers[:1]]
+            return max(now, min(events)) + 1e-9 if events else now
+        return self._finish(step, now + seconds(step.member, step.rows)) if step.tickets else now
+
+    def _let_in(self, now: float) -> None:
+        while self._coming < len(self._trace) and self._arrived[self._coming] <= now:
+            at = self._coming
+            deadline = Deadline(self._arrived[at], self._due[at], self._due[at])
+            ticket = Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL)
+            self._index[ticket] = at
+            heapq.heappush(self._timers, (self._due[at], at, ticket))
+            self._engine.admit(ticket, now)
+            self._coming += 1
+
+    def _expire(self, now: float) -> None:
+        """The gate's timers."""
+        while self._timers and self._timers[0][0] < now:
+            self._engine.cancel(heapq.heappop(self._timers)[2], StoppedBy.ABANDONED)
+
+    def _finish(self, step: Step, now: float) -> float:
+        members = step.member + 1
+        self.served.steps += 1
+        self.served.rows += step.rows
+        for ticket in step.tickets:
+            at = self._index[ticket]
+            ticket.depth = members
+            if now <= self._due[at] + ROUNDING_S:
+                self.served.depth[at] = members
+            band = self._paths[at][members - 1] if members < TOTAL else 0
+            ticket.expected = self._profile.ahead[members - 1][band]
+        begun = time.process_time()
+        self._engine.complete(step.tickets, now)
+        self.served.scheduling_s += time.process_time() - begun
+        return now
+
+
+def ours(world: World, trace: Trace) -> Served:
+    """The service's scheduler."""
+    return Driver(world, trace).run()
+
+
+def static(trace: Trace, members: Sequence[int], *, fifo: bool = False) -> Served:
+    """The same members for everybody, in one step; earliest deadline first, the hopeless dropped.
+
+    With `fifo`, as a plain server does it: in order of arrival, without a look at the deadlines.
+    """
+    durations = [0.0] + [sum(seconds(m, n) for m in members) for n in range(1, MAX_BATCH_ROWS + 1)]
+    arrived, due = trace.arrived.tolist(), trace.due.tolist()
+    served = Served(np.zeros(len(trace), np.intp), 0, 0, 0.0)
+    waiting: list[tuple[float, int]] = []
+    now, coming = 0.0, 0
+    while coming < len(trace) or waiting:
+        if not waiting and arrived[coming] > now:
+            now = arrived[coming]
+        while coming < len(trace) and arrived[coming] <= now:
+            heapq.heappush(waiting, (arrived[coming] if fifo else due[coming], coming))
+            coming += 1
+        batch = _by_arrival(waiting) if fifo else _by_deadline(waiting, durations, now)
+        now += durations[len(batch)]
+        served.steps, served.rows = served.steps + 1, served.rows + len(batch)
+        for at in batch:
+            if now <= due[at] + ROUNDING_S:
+                served.depth[at] = members[-1] + 1
+    return served
+
+
+def _by_arrival(waiting: list[tuple[float, int]]) -> list[int]:
+    return [heapq.heappop(waiting)[1] for _ in range(min(len(waiting), MAX_BATCH_ROWS))]
+
+
+def _by_deadline(waiting: list[tuple[float, int]], durations: list[float], now: float) -> list[int]:
+    """As many as fit before the earliest of their deadlines; those that do not even fit alone are dropped."""
+    batch: list[int] = []
+    tightest = np.inf
+    while waiting and len(batch) < MAX_BATCH_ROWS:
+        due, at = waiting[0]
+        if now + durations[1] > due:
+            heapq.heappop(waiting)
+            continue
+        tightest = min(tightest, due)
+        if batch and now + durations[len(batch) + 1] > tightest:
+            break
+        batch.append(at)
+        heapq.heappop(waiting)
+    return batch
+
+
+def greedy_depth(trace: Trace) -> Served:
+    """Earliest deadline first; each request as deep as its deadline allows before the next one has the device."""
+    arrived, due = trace.arrived.tolist(), trace.due.tolist()
+    depth = [0] * len(trace)
+    waiting: list[tuple[float, int]] = []
+    now, coming, steps = 0.0, 0, 0
+    while coming < len(trace) or waiting:
+        if not waiting and arrived[coming] > now:
+            now = arrived[coming]
+        while coming < len(trace) and arrived[coming] <= now:
+            heapq.heappush(waiting, (due[coming], coming))
+            coming += 1
+        by, at = waiting[0]
+        if depth[at] == TOTAL or now + MEMBER_S[depth[at]] > by:
+            heapq.heappop(waiting)
+            continue
+        now += MEMBER_S[depth[at]]
+        depth[at] += 1
+        steps += 1
+    return Served(np.asarray(depth), steps, steps, now)
+
+
+def timely_accuracy(trace: Trace, served: Served) -> float:
+    """Right answers in time over requests sent."""
+    return float(trace.worth[np.arange(len(trace)), served.depth].mean())

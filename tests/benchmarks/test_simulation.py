@@ -1,0 +1,62 @@
+"""The simulator: that the world is what it says, that the bound bounds, that our scheduler is driven rightly."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.simulation.bound import clairvoyant
+from benchmarks.simulation.policies import Trace, make_trace, ours, static, timely_accuracy
+from benchmarks.simulation.traffic import SHAPES, arrivals
+from benchmarks.simulation.world import MEMBER_S, World, make_world
+
+
+@pytest.fixture(scope="module")
+def world() -> World:
+    return make_world()
+
+
+def lone(world: World, budget_s: float) -> Trace:
+    """Requests so far apart that each has the device to itself."""
+    arrived = np.arange(400) * 1.0
+    return make_trace(world, arrived, np.full(400, budget_s), np.random.default_rng(0))
+
+
+def test_the_chain_is_the_ladder_that_was_meant(world: World):
+    accuracy = world.profile().accuracy
+    assert (accuracy[0], accuracy[-2], accuracy[-1]) == pytest.approx((0.886, 0.940, 0.955), abs=0.003)
+    assert world.moves.sum(axis=2) == pytest.approx(np.ones((6, 10)))
+
+
+def test_what_a_band_promises_is_kept_on_average(world: World):
+    paths = world.paths(20_000, np.random.default_rng(0))
+    promised = world.ahead[0][paths[:, 0], -2].mean()
+    assert world.ahead[-1][paths[:, -1], 0].mean() == pytest.approx(promised, abs=0.003)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_traffic_has_the_rate_that_was_asked_for(shape: str):
+    counts = [len(arrivals(shape, 100.0, 3000, np.random.default_rng(seed))) for seed in range(8)]
+    assert np.mean(counts) == pytest.approx(3000, rel=0.15)
+
+
+@pytest.mark.parametrize(("budget_s", "depth"), [(0.0016, 0), (0.0018, 1), (0.0035, 2), (0.1, 8)])
+def test_alone_every_request_gets_what_fits(world: World, budget_s: float, depth: int):
+    assert set(ours(world, lone(world, budget_s)).depth.tolist()) == {depth}
+
+
+def test_who_is_unsure_goes_straight_to_the_teacher_where_there_is_no_time_for_the_way(world: World):
+    trace = lone(world, 0.018)
+    depth = ours(world, trace).depth
+    assert set(depth[trace.paths[:, 0] < 5].tolist()) == {8}
+
+
+def test_the_bound_is_met_by_an_idle_device_and_never_exceeded_by_a_busy_one(world: World):
+    idle = lone(world, 0.1)
+    assert clairvoyant(world, idle, 60) == pytest.approx(world.profile().accuracy[-1], abs=0.002)
+    random = np.random.default_rng(3)
+    arrived = arrivals("poisson", 20 / sum(MEMBER_S), 1500, random)
+    busy = make_trace(world, arrived, random.choice([0.02, 0.05, 0.1], len(arrived)), random)
+    bound = clairvoyant(world, busy, 60)
+    reached = [timely_accuracy(busy, served) for served in (ours(world, busy), static(busy, [0]), static(busy, [7]))]
+    assert max(reached) < bound < 0.94, "twenty times the load must cost accuracy, of the clairvoyant too"
