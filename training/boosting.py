@@ -137,6 +137,11 @@ def label_loss(logits_NL: Tensor, y_N: Tensor, alpha: float) -> Tensor:
     return alpha * torch.nn.functional.cross_entropy(logits_NL, y_N) if alpha else logits_NL.new_zeros(())
 
 
+def squared_loss(values_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+    """Mean over samples and labels of the squared difference: L_task of a regression."""
+    return ((values_NL - teacher_NL) ** 2).mean()
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Bounds on the sup norm of ``F_T - g`` after T rounds, in logits."""

@@ -79,19 +79,20 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
         fitting.restore(saved["fitting"])
     phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
     fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
-    return network.finish()
+    return game.task.finish(network)
 
 
 def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
-    With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
+    The first term is the distillation loss, or the squared difference of a regression. With
+    ``task_loss = running_average`` it judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    l_NL = boosting.centre(logits_NL) - teacher_NL
+    l_NL = game.task.gauge(logits_NL) - teacher_NL
     judged_NL, k = l_NL, 1
     if config.task_loss == "running_average":
         k = len(ensemble) + 1

@@ -17,6 +17,7 @@ from training.ensemble import Ensemble, Features
 from training.networks import ModelClass, Normalise, StagedNetwork
 from training.progress import Reporter
 from training.targets import Target
+from training.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,14 @@ class Game:
     eta: float
     """Step of Eqs. 4 and 5 on logits, after `eta_rule`."""
     B: float
-    """Bound of Eq. 6 on the centred logits, fixed from the teacher."""
+    """Bound of Eq. 6 on the centred logits (or standardised values), fixed from the teacher."""
     checkpoint: Checkpoint
     reporter: Reporter
+
+    @property
+    def task(self) -> Task:
+        """Classification or regression."""
+        return self.target.task
 
     def empty_ensemble(self) -> Ensemble:
         """An ensemble without members on this game's samples."""
@@ -73,7 +79,7 @@ class Game:
 
     def task_loss(self, logits_NL: Tensor, teacher_NL: Tensor, y_N: Tensor) -> Tensor:
         """L_task of Eq. 6 on a batch: distillation, and as much of the labels as the settings mix in; a scalar."""
-        distilled = boosting.distillation_loss(logits_NL, teacher_NL, self.config.temperature)
+        distilled = self.task.loss(logits_NL, teacher_NL)
         return distilled + boosting.label_loss(logits_NL, y_N, self.config.label_weight)
 
     def seed(self, purpose: str, index: int, trial: Trial) -> int:
@@ -86,7 +92,7 @@ class Game:
 
 
 def bound_of(config: Config, target: Target) -> float:
-    """B: the teacher's largest centred logit with room for the members'; 1 for a teacher that is all zero."""
+    """B: the teacher's largest output in the game with room for the members'; 1 for a teacher that is all zero."""
     return config.bound_factor * target.largest or 1.0
 
 

@@ -145,7 +145,7 @@ def _rebuilt(game: Game, outcome: Outcome, chain: Chain, best: Best, before: flo
     for member, network in zip(outcome.ensemble.members, chain.networks, strict=True):
         S_NL = rebuilt.S_train_NL.clone()
         # Unrefined members are centred already; once more would move their last bits.
-        kept = dataclasses.replace(member, network=network.finish()) if best.epoch else member
+        kept = dataclasses.replace(member, network=game.task.finish(network)) if best.epoch else member
         rebuilt.add(kept)
         l_NL = rebuilt.S_train_NL - S_NL
         edges.append(float(boosting.edges(S_NL, l_NL, game.eta).min()))

@@ -29,7 +29,7 @@ def distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: in
     """Plain distillation of a fresh network of the class; `name` and `k` decide its seeds."""
     network = build(game, model_class, name, k)
     fit(game, network, lambda x: [network(x)[0]], (name, k), f"{name} {k} of {of}")
-    return LogitsOnly(network.finish(), model_class.name)
+    return LogitsOnly(game.task.finish(network), model_class.name)
 
 
 def fit(
