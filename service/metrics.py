@@ -74,6 +74,7 @@ class Metrics:
         self._models: dict[str, _Model] = {}
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._labelled_by_model: list[MetricWrapperBase] = []
+        self._latencies: dict[tuple[str, int], Histogram] = {}
         self._latency = self._histogram(
             "request_duration_seconds", "From the request's head to the answer's last byte.", SECONDS, "path", "status"
         )
@@ -168,6 +169,7 @@ class Metrics:
         rows_in_flight: Callable[[], float],
         kept_requests: Callable[[], float],
         kept_bytes: Callable[[], float],
+        ungraphed_members: Callable[[], float],
         ready: Callable[[], float],
         device_thread_alive: Callable[[], float],
     ) -> None:
@@ -177,6 +179,7 @@ class Metrics:
             ("rows_in_flight", "Rows admitted and not answered.", rows_in_flight),
             ("kept_requests", "Answered requests that can be continued.", kept_requests),
             ("kept_bytes", "What their states may hold.", kept_bytes),
+            ("ungraphed_members", "Members that run without CUDA graphs on a CUDA device.", ungraphed_members),
             ("ready", "1 once all members have been measured.", ready),
             ("device_thread_alive", "1 while the thread that runs members lives.", device_thread_alive),
         ):
@@ -191,7 +194,7 @@ class Metrics:
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""
-        self._latency.labels(visit.route, visit.status).observe(now - visit.arrived)
+        self._latency_of(visit.route, visit.status).observe(now - visit.arrived)
         if visit.deadline is None:
             return
         late_s = now - visit.deadline.at
@@ -251,6 +254,13 @@ class Metrics:
         prefix = self._models[model].regressions[members - 1]
         prefix.labelled.inc(rows)
         prefix.squared_error.inc(squared_error)
+
+    def _latency_of(self, route: str, status: int) -> Histogram:
+        """Looked up by label once: that costs as much as all the rest."""
+        child = self._latencies.get((route, status))
+        if child is None:
+            child = self._latencies[route, status] = self._latency.labels(route, status)
+        return child
 
     def _prefix(self, model: str, members: int) -> _Prefix:
         return _Prefix(

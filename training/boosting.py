@@ -129,17 +129,17 @@ def distillation_loss(logits_NL: Tensor, teacher_NL: Tensor, temperature: float)
     return (soft_NL.exp() * (soft_NL - student_NL)).sum(dim=-1).mean() * temperature**2
 
 
+def squared_loss(values_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+    """Mean over samples and labels of the squared difference: L_task of a regression."""
+    return ((values_NL - teacher_NL) ** 2).mean()
+
+
 def label_loss(logits_NL: Tensor, y_N: Tensor, alpha: float) -> Tensor:
     """``alpha CE(y)``, mixed into the distillation loss: a student need not repeat the teacher's mistakes.
 
     Nothing is computed, and exactly 0 returned, for ``alpha = 0``, which is the paper.
     """
     return alpha * torch.nn.functional.cross_entropy(logits_NL, y_N) if alpha else logits_NL.new_zeros(())
-
-
-def squared_loss(values_NL: Tensor, teacher_NL: Tensor) -> Tensor:
-    """Mean over samples and labels of the squared difference: L_task of a regression."""
-    return ((values_NL - teacher_NL) ** 2).mean()
 
 
 @dataclass(frozen=True, slots=True)

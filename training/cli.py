@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("train-ensemble: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        again = "the same command" if words[:1] == [REPRODUCE] else "the same command with --resume"
+        print(f"train-ensemble: interrupted; {again} goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -140,7 +141,7 @@ def _table(manifest: Manifest) -> Table:
         title_justify="left",
     )
     regression = manifest.task == "regression"
-    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "NLL", "ECE")
+    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "ECE")
     for column in ("members", "FLOPs fraction", *columns, "smallest edge", "accepted"):
         table.add_column(column, justify="right")
     for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
@@ -177,7 +178,7 @@ def _measures(prefix: Prefix) -> tuple[str, ...]:
     if prefix.accuracy is None:
         return _score(prefix), f"{prefix.r2:.3f}", f"{prefix.teacher_rmse:.4g}"
     believed = prefix.calibrated or prefix
-    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.nll:.3f}", f"{believed.ece:.3f}"
+    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.ece:.3f}"
 
 
 def _score(measured: Prefix | Teacher) -> str:

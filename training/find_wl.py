@@ -97,7 +97,7 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * game.task_loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
+    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
     return task + barrier_loss(game, ensemble, l_NL, batch) / config.gamma
 
 

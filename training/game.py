@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from training import boosting
 from training.checkpoint import Checkpoint
@@ -76,11 +75,6 @@ class Game:
             self.seed("weights", index, trial),
             lambda: model_class.build(self.normalise, shape, labels, self.config.connection, len(trial.sources)),
         ).to(self.device)
-
-    def task_loss(self, logits_NL: Tensor, teacher_NL: Tensor, y_N: Tensor) -> Tensor:
-        """L_task of Eq. 6 on a batch: distillation, and as much of the labels as the settings mix in; a scalar."""
-        distilled = self.task.loss(logits_NL, teacher_NL)
-        return distilled + boosting.label_loss(logits_NL, y_N, self.config.label_weight)
 
     def seed(self, purpose: str, index: int, trial: Trial) -> int:
         """The seed of one trial for one purpose."""

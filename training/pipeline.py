@@ -99,12 +99,10 @@ def game_of(
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     check_chunks(config, classes, data.input_shape)
-    if config.label_weight and data.task == "regression":
-        raise BadConfig("label_weight adds the cross-entropy of classes, and a regression has none: leave it at 0.")
     if config.with_teacher and isinstance(teacher, Logits):
         raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)
-    target = target_of(teacher, data, device, config.temperature)
+    target = target_of(teacher, data, device, config.temperature, config.label_weight)
     B = bound_of(config, target)
     return Game(
         config=config,

@@ -107,7 +107,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
 def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor, y_N: Tensor) -> Tensor:
     """The weighted mean over prefixes of the task loss of their running averages; a scalar."""
     weights = prefix_weights(len(averages), game.config.refine_emphasis)
-    losses = [game.task_loss(average_NL, teacher_NL, y_N) for average_NL in averages]
+    losses = [game.task.loss(average_NL, teacher_NL, y_N) for average_NL in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 

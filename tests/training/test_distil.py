@@ -13,7 +13,7 @@ from torch import nn
 from bundle import open_bundle
 from bundle.reference import running_average
 from tests.training.toy import CONFIG, toy_data
-from training import Config, FullyConnected, Logits, Split, distil
+from training import Config, FullyConnected, Logits, distil
 from training.errors import BadCheckpoint, BadConfig, BadTeacher
 
 CLASSES = [FullyConnected(widths=(5, 4))]
@@ -204,11 +204,3 @@ def test_the_callers_torch_settings_are_left_alone(tmp_path: Path):
 
 def test_a_default_config_needs_only_a_name():
     assert Config(name="mine").rounds == 7
-
-
-def test_labels_of_a_regression_cannot_be_mixed_in(tmp_path: Path):
-    data, logits = toy_data()
-    values = {name: Split(split.x, getattr(logits, name)) for name, split in data.splits().items()}
-    regression = dataclasses.replace(data, **values, task="regression")
-    with pytest.raises(BadConfig, match="label_weight adds the cross-entropy of classes, and a regression has none"):
-        distil(logits, regression, CLASSES, dataclasses.replace(SMALL, label_weight=0.5), models=tmp_path)

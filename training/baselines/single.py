@@ -52,7 +52,7 @@ def fit(
 
     def loss(batch: Tensor) -> Tensor:
         teacher_NL, y_N = game.target.train_NL[batch], game.target.train_y_N[batch]
-        losses = [game.task_loss(logits_NL, teacher_NL, y_N) for logits_NL in answers(x[batch])]
+        losses = [game.task.loss(logits_NL, teacher_NL, y_N) for logits_NL in answers(x[batch])]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)
