@@ -25,6 +25,7 @@ TINY = [
     "rounds=2",
     "max_search=1",
     "epochs=1",
+    "refine_epochs=1",
     "teacher_epochs=1",
     "batch_size=64",
     "gamma=1000",

@@ -15,6 +15,7 @@ from training.config import RecipeConfig
 from training.data.cifar import CIFAR10
 from training.errors import BadConfig
 from training.progress import Quiet
+from training.recipes import RECIPES
 from training.reproduce import EXPERIMENTS, figure2
 from training.reproduce.bench import Bench
 from training.reproduce.command import Plan, run
@@ -116,7 +117,10 @@ def test_another_setting_makes_a_result_stale_and_replaces_it(tmp_path: Path):
     recorder.epochs = 5
     assert recorder.run(tmp_path, 1) == [("short", 0)]
     cells = Store(result_path(tmp_path, recorder.experiment)).cells
-    assert [(cell.arm, cell.values["epochs"]) for cell in cells] == [("plain", 30), ("short", 5)]
+    assert [(cell.arm, cell.values["epochs"]) for cell in cells] == [
+        ("plain", RECIPES["digits"].config.epochs),
+        ("short", 5),
+    ]
 
 
 def test_a_result_says_how_it_was_made_but_not_where(tmp_path: Path):
@@ -267,6 +271,7 @@ CPU_SIZED = (
     "rounds=2",
     "max_search=1",
     "epochs=1",
+    "refine_epochs=1",
     "teacher_epochs=1",
     "batch_size=64",
     "teacher_widths=2,4",

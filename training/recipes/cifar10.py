@@ -20,7 +20,8 @@ CONFIG = ResidualConfig(
     eta_rule="scaled",
     task_loss="running_average",
     on_failure="best",
-    epochs=18,
+    epochs=5,
+    refine_epochs=30,
     batch_size=256,
 )
 

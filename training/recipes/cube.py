@@ -20,6 +20,7 @@ CONFIG = RecipeConfig(
     on_failure="best",
     epochs=6,
     refine_epochs=18,
+    refine_learning_rate=2e-2,
     batch_size=256,
     learning_rate=2e-2,
     weight_decay=5e-2,
