@@ -15,7 +15,10 @@ from training.errors import BadData
 from training.targets import Logits
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
-OPTIONAL = ("train_logits", "test_logits")
+VALIDATION = ("val_x", "val_y")
+"""Without these, VALIDATION_SHARE of the training samples take their place."""
+LOGITS = {"train": "train_logits", "val": "val_logits", "test": "test_logits"}
+"""Of the teacher, for each part that the archive holds."""
 VALIDATION_SHARE = 0.2
 """Of the training samples, stratified, set apart for choices."""
 
@@ -25,40 +28,51 @@ Arrays = dict[str, npt.NDArray[Any]]
 def load(path: Path, seed: int, *, sequences: bool = False) -> tuple[Data, Logits | None]:
     """Read an archive: samples (N, ...) uint8 or float32, labels (N,) from 0, and perhaps a teacher's logits (N, L).
 
-    With `sequences` the samples are (T, F): see :class:`training.data.Data`. The number of classes is that of the
-    logits, or one more than the largest label.
+    Samples to choose on come as `val_x` and `val_y`, or are drawn by `seed` from those for training: bring them where
+    a random draw would leak, such as several windows of one person. With `sequences` the samples are (T, F): see
+    :class:`training.data.Data`. The number of classes is that of the logits, or one more than the largest label.
 
     Raises:
         BadData: no such file, not an archive, a missing or superfluous array, or arrays that do not fit.
     """
     arrays = _read(path)
-    train = Split(arrays["train_x"], arrays["train_y"])
-    test = Split(arrays["test_x"], arrays["test_y"])
-    for name, split in (("train", train), ("test", test)):
-        if split.y.ndim != 1 or split.y.dtype.kind not in "iu" or len(split.y) == 0:
-            raise BadData(f"{path}: {name}_y has shape {split.y.shape} and dtype {split.y.dtype}, but must be labels.")
-        if split.y.min() < 0:
-            raise BadData(f"{path}: {name}_y holds the label {split.y.min()}, but labels count from 0.")
-        if len(split.x) != len(split.y):
-            raise BadData(f"{path}: {name}_x has {len(split.x)} samples but {name}_y has {len(split.y)} labels.")
-    logits = [arrays[name] for name in OPTIONAL if name in arrays]
-    labels = logits[0].shape[-1] if logits else int(max(train.y.max(), test.y.max())) + 1
-    held = stratified(train.y, VALIDATION_SHARE, derive_seed(seed, "npz", "validation"))
-    if not held.any():
-        raise BadData(f"{path}: too few training samples ({len(train)}) to set some apart for validation.")
+    splits = {name: _split(path, arrays, name) for name in LOGITS if f"{name}_x" in arrays}
+    logits = {name: arrays[array] for name, array in LOGITS.items() if array in arrays}
+    if "val" not in splits:
+        splits["train"], splits["val"], logits = _set_apart(path, splits["train"], logits, seed)
+    labels = logits["train"].shape[-1] if logits else 1 + max(int(split.y.max()) for split in splits.values())
     data = Data(
-        train=Split(train.x[~held], train.y[~held]),
-        validation=Split(train.x[held], train.y[held]),
-        test=test,
+        train=splits["train"],
+        validation=splits["val"],
+        test=splits["test"],
         classes=tuple(f"class {label}" for label in range(labels)),
         sequences=sequences,
     )
     if not logits:
         return data, None
-    train_logits = arrays["train_logits"]
-    if len(train_logits) != len(train):
-        raise BadData(f"{path}: train_logits has {len(train_logits)} rows for {len(train)} samples.")
-    return data, Logits(train=train_logits[~held], validation=train_logits[held], test=arrays["test_logits"])
+    return data, Logits(train=logits["train"], validation=logits["val"], test=logits["test"])
+
+
+def _split(path: Path, arrays: Arrays, name: str) -> Split:
+    split = Split(arrays[f"{name}_x"], arrays[f"{name}_y"])
+    if split.y.ndim != 1 or split.y.dtype.kind not in "iu" or len(split.y) == 0:
+        raise BadData(f"{path}: {name}_y has shape {split.y.shape} and dtype {split.y.dtype}, but must be labels.")
+    if split.y.min() < 0:
+        raise BadData(f"{path}: {name}_y holds the label {split.y.min()}, but labels count from 0.")
+    if len(split.x) != len(split.y):
+        raise BadData(f"{path}: {name}_x has {len(split.x)} samples but {name}_y has {len(split.y)} labels.")
+    return split
+
+
+def _set_apart(path: Path, train: Split, logits: Arrays, seed: int) -> tuple[Split, Split, Arrays]:
+    """Training and validation samples, and the logits with those for training parted in the same way."""
+    held = stratified(train.y, VALIDATION_SHARE, derive_seed(seed, "npz", "validation"))
+    if not held.any():
+        raise BadData(f"{path}: too few training samples ({len(train)}) to set some apart for validation.")
+    if logits and len(logits["train"]) != len(train):
+        raise BadData(f"{path}: train_logits has {len(logits['train'])} rows for {len(train)} samples.")
+    parted = {**logits, "train": logits["train"][~held], "val": logits["train"][held]} if logits else {}
+    return Split(train.x[~held], train.y[~held]), Split(train.x[held], train.y[held]), parted
 
 
 def _read(path: Path) -> Arrays:
@@ -72,11 +86,17 @@ def _read(path: Path) -> Arrays:
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise BadData(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}.")
-    unknown = sorted(set(arrays) - {*REQUIRED, *OPTIONAL})
+    known = (*REQUIRED, *VALIDATION, *LOGITS.values())
+    unknown = sorted(set(arrays) - set(known))
     if unknown:
+        raise BadData(f"{path} holds {', '.join(unknown)}, which nothing reads; known: {', '.join(known)}.")
+    if len([name for name in VALIDATION if name in arrays]) == 1:
+        raise BadData(f"{path} holds half of the validation part: give both val_x and val_y.")
+    wanted = {LOGITS[name] for name in LOGITS if f"{name}_x" in arrays}
+    given = set(LOGITS.values()) & set(arrays)
+    if given and given != wanted:
         raise BadData(
-            f"{path} holds {', '.join(unknown)}, which nothing reads; known: {', '.join(REQUIRED + OPTIONAL)}."
+            f"{path} holds the teacher's logits for {', '.join(sorted(given))}: give exactly "
+            f"{' and '.join(sorted(wanted, reverse=True))}, or none."
         )
-    if len([name for name in OPTIONAL if name in arrays]) == 1:
-        raise BadData(f"{path} holds the teacher's logits for one part only: give both train_logits and test_logits.")
     return arrays
