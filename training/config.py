@@ -12,6 +12,8 @@ from typing import Literal, Self
 from bundle.manifest import valid_name
 from training.errors import BadConfig
 
+Steps = Literal["last", "every"]
+
 MINIMUM = {
     "seed": 0,
     "threads": 1,
@@ -68,6 +70,9 @@ class Config:
     """Softens both sides of the distillation loss."""
     task_loss: Literal["member", "running_average"] = "member"
     """What the distillation loss judges: the new member alone (Eq. 6), or the prefix that it completes."""
+    judged_steps: Steps = "last"
+    """After which steps of a sequence the task loss judges the answer: `every` is the early-classification loss of
+    EMI-RNN, for recurrent members."""
     on_failure: Literal["stop", "best"] = "stop"
     """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
     epochs: int = 20

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training import boosting
+from training import boosting, early
 from training.config import Config
 from training.ensemble import Ensemble
 from training.fitting import Fitting, Schedule
@@ -69,8 +69,10 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     network = game.build(trial, len(ensemble))
 
     def loss(batch: Tensor) -> Tensor:
-        logits_NL, _ = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
-        return eq6_loss(game, ensemble, logits_NL, batch)
+        logits_NL, taps = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
+        return eq6_loss(
+            game, ensemble, logits_NL, batch, early.judged(game.config.judged_steps, network, logits_NL, taps)
+        )
 
     seed = game.seed("order", len(ensemble), trial)
     fitting = Fitting(network, loss, len(ensemble.train.x), schedule_of(game.config), seed)
@@ -82,22 +84,32 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     return network.finish()
 
 
-def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
+def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, judged: Tensor | None = None) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
     With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
+
+    The second term looks at the end of a sequence. So does the first, unless `judged` holds the candidate's logits
+    after every step (N, T, L): then each is held against what the teacher says at the end.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
     l_NL = boosting.centre(logits_NL) - teacher_NL
-    judged_NL, k = l_NL, 1
-    if config.task_loss == "running_average":
-        k = len(ensemble) + 1
-        judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * boosting.distillation_loss(teacher_NL + judged_NL, teacher_NL, config.temperature)
+    task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch)
     return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+
+
+def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor) -> Tensor:
+    """First term of Eq. 6 for logits (N, L) or (N, T, L)."""
+    teacher = early.like(ensemble.teacher_train_NL[batch], logits)
+    residual, k = boosting.centre(logits) - teacher, 1
+    if game.config.task_loss == "running_average":
+        k = len(ensemble) + 1
+        S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch)
+        residual = (S + residual) / k
+    return k**2 * boosting.distillation_loss(teacher + residual, teacher, game.config.temperature)
 
 
 def schedule_of(config: Config) -> Schedule:

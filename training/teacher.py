@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from training import early
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
@@ -45,6 +45,8 @@ def train_teacher(
 ) -> nn.Module:
     """Fit `network` (raw samples to logits) on the training part; it comes back in eval mode, without gradients.
 
+    Members that are judged after every step learn from a teacher that was.
+
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
     network.to(device)
@@ -52,7 +54,7 @@ def train_teacher(
     y = torch.from_numpy(data.train.y.astype(np.int64)).to(device)
 
     def loss(batch: Tensor) -> Tensor:
-        return functional.cross_entropy(network(x[batch]), y[batch])
+        return early.cross_entropy(early.answer(config.judged_steps, network, x[batch]), y[batch])
 
     schedule = Schedule(
         epochs=config.teacher_epochs,
