@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.config import Config, Steps
-from training.data import Split
+from training.data import Data, Split
 from training.ensemble import Ensemble, Features
 from training.errors import BadConfig
 from training.evaluate import log_softmax
@@ -142,6 +142,18 @@ def choose_threshold(logits_NKL: Array, y: Array, tolerance: float = TOLERANCE) 
         if _accuracy(confidence_NK, right_NK, threshold, right_NK.shape[1]) >= wanted:
             return float(threshold)
     return 1.0
+
+
+def early_row(data: Data, validation_NKL: Array, test_NKL: Array, every: int) -> Early:
+    """The row of Table 1 for one model: its threshold fixed on the validation part, everything else from the test part.
+
+    Args:
+        data: whose labels are compared with.
+        validation_NKL: logits after each `every` steps, see :func:`look` and :func:`look_ensemble`.
+        test_NKL: the same on the test part.
+        every: steps between two looks.
+    """
+    return measure_early(test_NKL, data.test.y, choose_threshold(validation_NKL, data.validation.y), every)
 
 
 def measure_early(logits_NKL: Array, y: Array, threshold: float, every: int) -> Early:

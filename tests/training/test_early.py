@@ -15,7 +15,7 @@ from training import Data, FullyConnected, Logits, Recurrent, Split, boosting
 from training.baselines.ernn import ernn
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
-from training.early import Early, choose_threshold, judged, look, look_ensemble, measure_early, steps_of
+from training.early import Early, choose_threshold, early_row, judged, look, look_ensemble, measure_early, steps_of
 from training.errors import BadConfig
 from training.find_wl import eq6_loss
 from training.game import Game
@@ -117,6 +117,10 @@ def test_ernn_learns_labels_at_every_step(tmp_path: Path):
     assert logits_NKL.shape == (61, 2, 3)
     accuracy = (logits_NKL.argmax(axis=2) == started.data.test.y[:, None]).mean(axis=0)
     assert accuracy[0] > 0.8, "after three steps, where chance is a third"
+    validation_NKL = look(network, started.data.validation, every=3)
+    row = early_row(started.data, validation_NKL, logits_NKL, every=3)
+    assert row.threshold == choose_threshold(validation_NKL, started.data.validation.y)
+    assert row == measure_early(logits_NKL, started.data.test.y, row.threshold, every=3)
     again = look(ernn(started, CLASS), started.data.test, every=3)
     np.testing.assert_array_equal(again, logits_NKL)
 
