@@ -6,6 +6,8 @@ the cumulative residual S says all that the weights need.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ from torch import Tensor
 from bundle import Round
 from training.errors import TrainingError
 from training.networks import RecurrentNetwork, StagedNetwork
+from training.tasks import Task
 
 BATCH = 256
 """Samples in one evaluation step; fixed, so that a resumed run repeats its sums to the bit."""
@@ -83,6 +86,12 @@ class Ensemble:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def served(self, task: Task) -> Ensemble:
+        """The same members with their outputs as they are served; features and residuals are shared."""
+        served = copy.copy(self)
+        served.members = [dataclasses.replace(one, network=task.served(one.network)) for one in self.members]
+        return served
 
     def add(self, member: TrainedMember) -> None:
         """Append a frozen member: store its taps, add its residuals to S."""

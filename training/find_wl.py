@@ -81,13 +81,14 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
         fitting.restore(saved["fitting"])
     phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
     fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
-    return network.finish()
+    return game.task.finish(network)
 
 
 def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, judged: Tensor | None = None) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
-    With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
+    The first term is the distillation loss, or the squared difference of a regression. With
+    ``task_loss = running_average`` it judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
@@ -96,7 +97,7 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, j
     after every step (N, T, L): then each is held against what the teacher says at the end.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    l_NL = boosting.centre(logits_NL) - teacher_NL
+    l_NL = game.task.gauge(logits_NL) - teacher_NL
     task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch)
     return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
 
@@ -104,12 +105,12 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, j
 def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor) -> Tensor:
     """First term of Eq. 6 for logits (N, L) or (N, T, L)."""
     teacher = early.like(ensemble.teacher_train_NL[batch], logits)
-    residual, k = boosting.centre(logits) - teacher, 1
+    residual, k = game.task.gauge(logits) - teacher, 1
     if game.config.task_loss == "running_average":
         k = len(ensemble) + 1
         S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch)
         residual = (S + residual) / k
-    return k**2 * boosting.distillation_loss(teacher + residual, teacher, game.config.temperature)
+    return k**2 * game.task.loss(teacher + residual, teacher)
 
 
 def schedule_of(config: Config) -> Schedule:

@@ -16,6 +16,7 @@ from training.ensemble import Ensemble, Features
 from training.networks import ModelClass, Normalise, StagedNetwork
 from training.progress import Reporter
 from training.targets import Target
+from training.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,14 @@ class Game:
     eta: float
     """Step of Eqs. 4 and 5 on logits, after `eta_rule`."""
     B: float
-    """Bound of Eq. 6 on the centred logits, fixed from the teacher."""
+    """Bound of Eq. 6 on the centred logits (or standardised values), fixed from the teacher."""
     checkpoint: Checkpoint
     reporter: Reporter
+
+    @property
+    def task(self) -> Task:
+        """Classification or regression."""
+        return self.target.task
 
     def empty_ensemble(self) -> Ensemble:
         """An ensemble without members on this game's samples."""
@@ -80,7 +86,7 @@ class Game:
 
 
 def bound_of(config: Config, target: Target) -> float:
-    """B: the teacher's largest centred logit with room for the members'; 1 for a teacher that is all zero."""
+    """B: the teacher's largest output in the game with room for the members'; 1 for a teacher that is all zero."""
     return config.bound_factor * target.largest or 1.0
 
 

@@ -89,7 +89,7 @@ def game_of(
     check_chunks(config, classes, data.input_shape)
     check_judged_steps(config, classes)
     device = device_of(config)
-    target = target_of(teacher, data, device)
+    target = target_of(teacher, data, device, config.temperature)
     B = bound_of(config, target)
     return Game(
         config=config,

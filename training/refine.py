@@ -82,7 +82,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     x, teacher_NL = outcome.ensemble.train.x, outcome.ensemble.teacher_train_NL
 
     def loss(batch: Tensor) -> Tensor:
-        return prefix_loss(game.config, chain(x[batch]), teacher_NL[batch])
+        return prefix_loss(game, chain(x[batch]), teacher_NL[batch])
 
     fitting = Fitting(chain, loss, len(x), schedule_of(game.config), derive_seed(game.config.seed, "refine", "order"))
     before = validation_loss(game, outcome.ensemble, chain)
@@ -106,12 +106,10 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     return _rebuilt(game, outcome, chain, best, before)
 
 
-def prefix_loss(config: Config, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
+def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
     """The weighted mean over prefixes of the distillation loss of their running averages; a scalar."""
-    weights = prefix_weights(len(averages), config.refine_emphasis)
-    losses = [
-        boosting.distillation_loss(average, early.like(teacher_NL, average), config.temperature) for average in averages
-    ]
+    weights = prefix_weights(len(averages), game.config.refine_emphasis)
+    losses = [game.task.loss(average, early.like(teacher_NL, average)) for average in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 
@@ -129,7 +127,7 @@ def validation_loss(game: Game, found: Ensemble, chain: Chain) -> float:
         parts = [chain(x[start : start + ensemble.BATCH]) for start in range(0, len(x), ensemble.BATCH)]
     chain.train(training)
     averages = [torch.cat(prefix) for prefix in zip(*parts, strict=True)]
-    return float(prefix_loss(game.config, averages, found.teacher_validation_NL))
+    return float(prefix_loss(game, averages, found.teacher_validation_NL))
 
 
 def schedule_of(config: Config) -> Schedule:
@@ -149,7 +147,7 @@ def _rebuilt(game: Game, outcome: Outcome, chain: Chain, best: Best, before: flo
     for member, network in zip(outcome.ensemble.members, chain.networks, strict=True):
         S_NL = rebuilt.S_train_NL.clone()
         # Unrefined members are centred already; once more would move their last bits.
-        kept = dataclasses.replace(member, network=network.finish()) if best.epoch else member
+        kept = dataclasses.replace(member, network=game.task.finish(network)) if best.epoch else member
         rebuilt.add(kept)
         l_NL = rebuilt.S_train_NL - S_NL
         edges.append(float(boosting.edges(S_NL, l_NL, game.eta).min()))

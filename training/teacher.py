@@ -1,4 +1,4 @@
-"""A recipe's teacher: one that it brings, or its own, trained with plain cross-entropy on the labels."""
+"""A recipe's teacher: one that it brings, or its own, trained on the labels with cross-entropy or squared error."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from training import early
+from training.boosting import squared_loss
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
@@ -17,6 +18,7 @@ from training.pipeline import device_of
 from training.progress import Reporter
 from training.recipes.recipe import Prepared
 from training.targets import Logits
+from training.tasks import Regression
 
 
 def prepare_teacher(
@@ -29,21 +31,21 @@ def prepare_teacher(
     return train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
 
 
-def _untrained(model_class: ModelClass, data: Data, config: RecipeConfig) -> nn.Module:
+def _untrained(model_class: ModelClass, data: Data, config: RecipeConfig) -> LogitsOnly:
     normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
     seed = derive_seed(config.seed, "teacher", "weights")
     return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
 
 def train_teacher(
-    network: nn.Module,
+    network: LogitsOnly,
     data: Data,
     config: RecipeConfig,
     device: torch.device,
     checkpoint: Checkpoint,
     reporter: Reporter,
-) -> nn.Module:
-    """Fit `network` (raw samples to logits) on the training part; it comes back in eval mode, without gradients.
+) -> LogitsOnly:
+    """Fit `network` on the training part; it comes back in eval mode, without gradients, giving logits or values.
 
     Members that are judged after every step learn from a teacher that was.
 
@@ -51,10 +53,14 @@ def train_teacher(
     """
     network.to(device)
     x = torch.from_numpy(data.train.x).to(device)
-    y = torch.from_numpy(data.train.y.astype(np.int64)).to(device)
+    units = _units(data, device) if data.task == "regression" else None
+    y = _labels(data, units, device)
 
     def loss(batch: Tensor) -> Tensor:
-        return early.cross_entropy(early.answer(config.judged_steps, network, x[batch]), y[batch])
+        found = early.answer(config.judged_steps, network, x[batch])
+        if units is None:
+            return early.cross_entropy(found, y[batch])
+        return squared_loss(found, early.like(y[batch], found))
 
     schedule = Schedule(
         epochs=config.teacher_epochs,
@@ -67,4 +73,16 @@ def train_teacher(
     if saved:
         fitting.restore(saved)
     fitting.run(reporter, "teacher", lambda: checkpoint.save("teacher", fitting.state()))
+    if units is not None:
+        network.network.rescale(units.shift_L, units.scale_L)
     return network.eval().requires_grad_(False)
+
+
+def _units(data: Data, device: torch.device) -> Regression:
+    return Regression.of(torch.from_numpy(data.train.y.astype(np.float32)).to(device))
+
+
+def _labels(data: Data, units: Regression | None, device: torch.device) -> Tensor:
+    if units is None:
+        return torch.from_numpy(data.train.y.astype(np.int64)).to(device)
+    return units.standardise(torch.from_numpy(data.train.y.astype(np.float32)).to(device))

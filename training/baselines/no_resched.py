@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from training.baselines.answer import Answer, accuracy, logits_of
+from training.baselines.answer import Answer, logits_of, score
 from training.baselines.single import cost_of, distil_single, widest
-from training.boosting import distillation_loss
 from training.game import Game
 from training.networks import LogitsOnly, ModelClass
 
@@ -36,7 +35,8 @@ def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
 
 
 def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
-    """What is chosen by: validation accuracy, and where that ties the distillation loss, negated."""
+    """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
     logits_NL = logits_of(game, network, game.data.validation)
-    loss = distillation_loss(logits_NL, game.target.validation_NL.cpu(), game.config.temperature)
-    return accuracy(logits_NL, game.data.validation.y), -float(loss)
+    loss = game.task.loss(logits_NL, game.target.validation_NL.cpu())
+    sign = -1 if game.data.task == "regression" else 1
+    return sign * score(game, logits_NL, game.data.validation), -float(loss)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from training import boosting, flops
+from training import flops
 from training.determinism import derive_seed, seeded
 from training.find_wl import schedule_of
 from training.fitting import Fitting, Schedule
@@ -29,7 +29,7 @@ def distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: in
     """Plain distillation of a fresh network of the class; `name` and `k` decide its seeds."""
     network = build(game, model_class, name, k)
     fit(game, network, lambda x: [network(x)[0]], (name, k), f"{name} {k} of {of}")
-    return LogitsOnly(network.finish(), model_class.name)
+    return LogitsOnly(game.task.finish(network), model_class.name)
 
 
 def fit(
@@ -51,8 +51,8 @@ def fit(
     x = torch.from_numpy(game.data.train.x).to(game.device)
 
     def loss(batch: Tensor) -> Tensor:
-        teacher_NL, temperature = game.target.train_NL[batch], game.config.temperature
-        losses = [boosting.distillation_loss(logits_NL, teacher_NL, temperature) for logits_NL in answers(x[batch])]
+        teacher_NL = game.target.train_NL[batch]
+        losses = [game.task.loss(logits_NL, teacher_NL) for logits_NL in answers(x[batch])]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)

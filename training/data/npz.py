@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from training.data.arrays import Data, Split, stratified
+from bundle.record import Task
+from training.data.arrays import Data, Split, drawn, stratified
 from training.determinism import derive_seed
 from training.errors import BadData
 from training.targets import Logits
@@ -25,48 +26,80 @@ VALIDATION_SHARE = 0.2
 Arrays = dict[str, npt.NDArray[Any]]
 
 
-def load(path: Path, seed: int, *, sequences: bool = False) -> tuple[Data, Logits | None]:
-    """Read an archive: samples (N, ...) uint8 or float32, labels (N,) from 0, and perhaps a teacher's logits (N, L).
+def load(
+    path: Path, seed: int, *, sequences: bool = False, task: Task | Literal["auto"] = "auto"
+) -> tuple[Data, Logits | None]:
+    """Read an archive: samples (N, ...) uint8 or float32, labels, and perhaps a teacher's logits (N, L).
+
+    Labels are classes (N,), integers from 0, or values (N,) or (N, L) of a regression; by default floats are values,
+    integers classes. The number of classes is that of the logits, or one more than the largest label. With
+    `sequences` the samples are (T, F): see :class:`training.data.Data`.
 
     Samples to choose on come as `val_x` and `val_y`, or are drawn by `seed` from those for training: bring them where
-    a random draw would leak, such as several windows of one person. With `sequences` the samples are (T, F): see
-    :class:`training.data.Data`. The number of classes is that of the logits, or one more than the largest label.
+    a random draw would leak, such as several windows of one person.
 
     Raises:
         BadData: no such file, not an archive, a missing or superfluous array, or arrays that do not fit.
     """
     arrays = _read(path)
-    splits = {name: _split(path, arrays, name) for name in LOGITS if f"{name}_x" in arrays}
+    if task == "auto":
+        task = "regression" if arrays["train_y"].dtype.kind == "f" else "classification"
+    splits = {name: _split(path, arrays, name, task) for name in LOGITS if f"{name}_x" in arrays}
     logits = {name: arrays[array] for name, array in LOGITS.items() if array in arrays}
     if "val" not in splits:
-        splits["train"], splits["val"], logits = _set_apart(path, splits["train"], logits, seed)
-    labels = logits["train"].shape[-1] if logits else 1 + max(int(split.y.max()) for split in splits.values())
+        splits["train"], splits["val"], logits = _set_apart(path, splits["train"], logits, task, seed)
     data = Data(
         train=splits["train"],
         validation=splits["val"],
         test=splits["test"],
-        classes=tuple(f"class {label}" for label in range(labels)),
+        classes=_outputs(splits["train"]) if task == "regression" else _classes(splits, logits),
         sequences=sequences,
+        task=task,
     )
     if not logits:
         return data, None
     return data, Logits(train=logits["train"], validation=logits["val"], test=logits["test"])
 
 
-def _split(path: Path, arrays: Arrays, name: str) -> Split:
-    split = Split(arrays[f"{name}_x"], arrays[f"{name}_y"])
-    if split.y.ndim != 1 or split.y.dtype.kind not in "iu" or len(split.y) == 0:
-        raise BadData(f"{path}: {name}_y has shape {split.y.shape} and dtype {split.y.dtype}, but must be labels.")
-    if split.y.min() < 0:
-        raise BadData(f"{path}: {name}_y holds the label {split.y.min()}, but labels count from 0.")
-    if len(split.x) != len(split.y):
-        raise BadData(f"{path}: {name}_x has {len(split.x)} samples but {name}_y has {len(split.y)} labels.")
-    return split
+def _split(path: Path, arrays: Arrays, name: str, task: Task) -> Split:
+    x, y = arrays[f"{name}_x"], arrays[f"{name}_y"]
+    if task == "regression":
+        _check_values(path, name, y)
+        y = y.astype(np.float64).reshape(len(y), -1)
+    elif y.ndim != 1 or y.dtype.kind not in "iu" or len(y) == 0:
+        raise BadData(
+            f"{path}: {name}_y has shape {y.shape} and dtype {y.dtype}, but must be labels; "
+            "floats are values of a regression, --set task=regression."
+        )
+    elif y.min() < 0:
+        raise BadData(f"{path}: {name}_y holds the label {y.min()}, but labels count from 0.")
+    if len(x) != len(y):
+        raise BadData(f"{path}: {name}_x has {len(x)} samples but {name}_y has {len(y)} labels.")
+    return Split(x, y)
 
 
-def _set_apart(path: Path, train: Split, logits: Arrays, seed: int) -> tuple[Split, Split, Arrays]:
+def _check_values(path: Path, name: str, y: npt.NDArray[Any]) -> None:
+    if y.ndim not in {1, 2} or y.dtype.kind not in "iuf" or 0 in y.shape:
+        raise BadData(
+            f"{path}: {name}_y has shape {y.shape} and dtype {y.dtype}, but must be values (N,) or (N, outputs)."
+        )
+
+
+def _outputs(train: Split) -> tuple[str, ...]:
+    return tuple(f"output {index}" for index in range(train.y.shape[1]))
+
+
+def _classes(splits: dict[str, Split], logits: Arrays) -> tuple[str, ...]:
+    labels = logits["train"].shape[-1] if logits else 1 + max(int(split.y.max()) for split in splits.values())
+    return tuple(f"class {label}" for label in range(labels))
+
+
+def _set_apart(path: Path, train: Split, logits: Arrays, task: Task, seed: int) -> tuple[Split, Split, Arrays]:
     """Training and validation samples, and the logits with those for training parted in the same way."""
-    held = stratified(train.y, VALIDATION_SHARE, derive_seed(seed, "npz", "validation"))
+    own = derive_seed(seed, "npz", "validation")
+    held = (
+        drawn(len(train), VALIDATION_SHARE, own) if task == "regression" else stratified(train.y, VALIDATION_SHARE, own)
+    )
     if not held.any():
         raise BadData(f"{path}: too few training samples ({len(train)}) to set some apart for validation.")
     if logits and len(logits["train"]) != len(train):
