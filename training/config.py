@@ -30,6 +30,7 @@ MINIMUM = {
     "teacher_blocks": 1,
     "member_blocks": 1,
     "refine_epochs": 0,
+    "label_weight": 0,
     "refine_emphasis": -10,
 }
 """Smallest value of a key; what is not here and is a float must be positive."""
@@ -73,6 +74,13 @@ class Config:
     judged_steps: Steps = "last"
     """After which steps of a sequence the task loss judges the answer: `every` is the early-classification loss of
     EMI-RNN, for recurrent members."""
+    barrier: Literal["literal", "weighted", "saturating"] = "literal"
+    """`literal`: Eq. 6; `weighted`: each sample and label counts with |K+ - K-|, as in Definition 1; `saturating`: no
+    reward for more than undoing the residual so far."""
+    label_weight: float = 0.0
+    """alpha: how much cross-entropy on the labels is added to every distillation loss; 0 as in the paper."""
+    with_teacher: bool = False
+    """Append the teacher as a last stage that replaces the answer, for requests with time for it."""
     on_failure: Literal["stop", "best"] = "stop"
     """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
     epochs: int = 20
@@ -171,6 +179,10 @@ def _parse(key: str, text: str, kind: type) -> object:
         raise BadConfig(f"{key}={text!r} is none of: {', '.join(choices)}.")
     if choices or kind is str:
         return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise BadConfig(f"{key}={text!r} is neither true nor false.")
+        return text == "true"
     try:
         if typing.get_origin(kind) is tuple:
             part_kind = typing.get_args(kind)[0]

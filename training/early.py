@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from training.config import Config, Steps
 from training.data import Data, Split
@@ -89,9 +88,15 @@ def answer(which: Steps, network: nn.Module, x: Tensor) -> Tensor:
     return steps_of(network.network, network.network(x)[1])
 
 
-def like(value_NL: Tensor, judged: Tensor) -> Tensor:
-    """One value for a sample, held against each of its steps: (N, L) to (N, 1, L) where `judged` has steps."""
-    return value_NL if judged.ndim == value_NL.ndim else value_NL.unsqueeze(1)
+def by_step(outputs: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+    """Every step as a sample of its own: (N, T, L) to (N T, L), and what is `given` for a sample for each of its steps.
+
+    What has no steps, (N, L), stays as it is. A mean over samples is so the mean over batch and steps.
+    """
+    if outputs.ndim == 2:
+        return outputs, *given
+    steps = outputs.shape[1]
+    return outputs.flatten(0, 1), *(value.repeat_interleave(steps, dim=0) for value in given)
 
 
 def steps_of(network: StagedNetwork, taps: Sequence[Tensor]) -> Tensor:
@@ -99,13 +104,6 @@ def steps_of(network: StagedNetwork, taps: Sequence[Tensor]) -> Tensor:
     if not isinstance(network, RecurrentNetwork):
         raise TypeError("only a recurrent network answers after every step")
     return network.logits_of_steps(taps)
-
-
-def cross_entropy(logits: Tensor, y: Tensor) -> Tensor:
-    """Mean over samples, and over steps where `logits` has them: (N, L) or (N, T, L) against labels (N,)."""
-    if logits.ndim == 2:
-        return functional.cross_entropy(logits, y)
-    return functional.cross_entropy(logits.flatten(0, 1), y.unsqueeze(1).expand(logits.shape[:2]).flatten())
 
 
 def look(network: RecurrentNetwork, split: Split, every: int) -> Array:

@@ -96,21 +96,39 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, j
     The second term looks at the end of a sequence. So does the first, unless `judged` holds the candidate's logits
     after every step (N, T, L): then each is held against what the teacher says at the end.
     """
-    config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    l_NL = game.task.gauge(logits_NL) - teacher_NL
+    l_NL = game.task.gauge(logits_NL) - ensemble.teacher_train_NL[batch]
     task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch)
-    return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+    return task + barrier_loss(game, ensemble, l_NL, batch) / game.config.gamma
+
+
+def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) -> Tensor:
+    """The barrier of Eq. 6 on a batch, in the variant that the settings name.
+
+    `literal` is the paper's. `weighted` multiplies each pair by ``N |K+ - K-|``, so that the barrier pushes where
+    Definition 1 looks. `saturating` stops at ``|l| = |S|``, where the member has undone the residual before it.
+    """
+    S_NL = ensemble.S_train_NL[batch]
+    sign_NL = boosting.wanted_sign(S_NL).float()
+    match game.config.barrier:
+        case "literal":
+            return boosting.barrier(l_NL, sign_NL, game.B)
+        case "weighted":
+            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(ensemble.S_train_NL))
+            return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
+        case "saturating":
+            return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
 
 
 def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor) -> Tensor:
-    """First term of Eq. 6 for logits (N, L) or (N, T, L)."""
-    teacher = early.like(ensemble.teacher_train_NL[batch], logits)
-    residual, k = game.task.gauge(logits) - teacher, 1
+    """First term of Eq. 6 for logits (N, L), or (N, T, L) of which every step counts as a sample."""
+    given = ensemble.teacher_train_NL[batch], game.target.train_y_N[batch]
+    outputs_NL, teacher_NL, y_N = early.by_step(logits, *given)
+    residual_NL, k = game.task.gauge(outputs_NL) - teacher_NL, 1
     if game.config.task_loss == "running_average":
         k = len(ensemble) + 1
-        S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch)
-        residual = (S + residual) / k
-    return k**2 * game.task.loss(teacher + residual, teacher)
+        S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch).flatten(0, 1)
+        residual_NL = (S + residual_NL) / k
+    return k**2 * game.task.loss(teacher_NL + residual_NL, teacher_NL, y_N)
 
 
 def schedule_of(config: Config) -> Schedule:

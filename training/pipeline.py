@@ -20,6 +20,7 @@ from training.data import Data
 from training.determinism import repeatable
 from training.early import check_judged_steps
 from training.errors import BadConfig, BadTeacher, NoWeakLearner
+from training.export import Graph, export_teacher
 from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
@@ -70,9 +71,21 @@ def distil(
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
     """The rounds, refinement where the settings ask for it, then the bundle."""
+    teacher = teacher_stage(game)  # first, because it may turn out that there can be none
     outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
-    return publish(game, outcome, models, recipe)
+    return publish(game, outcome, models, recipe, teacher)
+
+
+def teacher_stage(game: Game) -> Graph | None:
+    """The teacher as a graph, if the settings ask for it.
+
+    Raises:
+        BadTeacher: it cannot be exported.
+    """
+    if not game.config.with_teacher or game.target.network is None:
+        return None
+    return export_teacher(game.target.network, torch.from_numpy(game.data.validation.x))
 
 
 def game_of(
@@ -88,8 +101,10 @@ def game_of(
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     check_chunks(config, classes, data.input_shape)
     check_judged_steps(config, classes)
+    if config.with_teacher and isinstance(teacher, Logits):
+        raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)
-    target = target_of(teacher, data, device, config.temperature)
+    target = target_of(teacher, data, device, config.temperature, config.label_weight)
     B = bound_of(config, target)
     return Game(
         config=config,

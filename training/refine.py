@@ -82,7 +82,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     x, teacher_NL = outcome.ensemble.train.x, outcome.ensemble.teacher_train_NL
 
     def loss(batch: Tensor) -> Tensor:
-        return prefix_loss(game, chain(x[batch]), teacher_NL[batch])
+        return prefix_loss(game, chain(x[batch]), teacher_NL[batch], game.target.train_y_N[batch])
 
     fitting = Fitting(chain, loss, len(x), schedule_of(game.config), derive_seed(game.config.seed, "refine", "order"))
     before = validation_loss(game, outcome.ensemble, chain)
@@ -106,10 +106,10 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     return _rebuilt(game, outcome, chain, best, before)
 
 
-def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
-    """The weighted mean over prefixes of the distillation loss of their running averages; a scalar."""
+def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor, y_N: Tensor) -> Tensor:
+    """The weighted mean over prefixes of the task loss of their running averages; a scalar."""
     weights = prefix_weights(len(averages), game.config.refine_emphasis)
-    losses = [game.task.loss(average, early.like(teacher_NL, average)) for average in averages]
+    losses = [game.task.loss(*early.by_step(average, teacher_NL, y_N)) for average in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 
@@ -127,7 +127,7 @@ def validation_loss(game: Game, found: Ensemble, chain: Chain) -> float:
         parts = [chain(x[start : start + ensemble.BATCH]) for start in range(0, len(x), ensemble.BATCH)]
     chain.train(training)
     averages = [torch.cat(prefix) for prefix in zip(*parts, strict=True)]
-    return float(prefix_loss(game, averages, found.teacher_validation_NL))
+    return float(prefix_loss(game, averages, found.teacher_validation_NL, game.target.validation_y_N))
 
 
 def schedule_of(config: Config) -> Schedule:

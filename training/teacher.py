@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training import early
 from training.boosting import squared_loss
@@ -57,10 +58,8 @@ def train_teacher(
     y = _labels(data, units, device)
 
     def loss(batch: Tensor) -> Tensor:
-        found = early.answer(config.judged_steps, network, x[batch])
-        if units is None:
-            return early.cross_entropy(found, y[batch])
-        return squared_loss(found, early.like(y[batch], found))
+        found, wanted = early.by_step(early.answer(config.judged_steps, network, x[batch]), y[batch])
+        return (functional.cross_entropy if units is None else squared_loss)(found, wanted)
 
     schedule = Schedule(
         epochs=config.teacher_epochs,

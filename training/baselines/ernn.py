@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from training.baselines.single import build, schedule
 from training.determinism import derive_seed
-from training.early import cross_entropy, steps_of
+from training.early import by_step, steps_of
 from training.fitting import Fitting
 from training.game import Game
 from training.networks import Recurrent, RecurrentNetwork
@@ -26,7 +27,8 @@ def ernn(game: Game, model_class: Recurrent) -> RecurrentNetwork:
     y = torch.from_numpy(game.data.train.y.astype(np.int64)).to(game.device)
 
     def loss(batch: Tensor) -> Tensor:
-        return cross_entropy(steps_of(network, network(x[batch])[1]), y[batch])
+        logits_NL, labels_N = by_step(steps_of(network, network(x[batch])[1]), y[batch])
+        return functional.cross_entropy(logits_NL, labels_N)
 
     seed = derive_seed(game.config.seed, "baseline order", "E-RNN")
     Fitting(network, loss, len(x), schedule(game), seed).run(game.reporter, f"E-RNN {model_class.name}")

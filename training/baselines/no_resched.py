@@ -21,9 +21,10 @@ def no_resched(game: Game, families: Sequence[ModelClass], budgets: Sequence[flo
     """
     answers = list[Answer]()
     for k, budget in enumerate(budgets, start=1):
+        affordable = dict.fromkeys(within(game, family, budget) for family in families)  # families can meet when scaled
         singles = [
-            distil_single(game, within(game, family, budget), f"NO-RESCHED {family.name}", k, len(budgets))
-            for family in families
+            distil_single(game, model_class, f"NO-RESCHED {model_class.name}", k, len(budgets))
+            for model_class in affordable
         ]
         answers.append((max(singles, key=lambda network: quality(game, network)),))
     return answers
@@ -37,6 +38,7 @@ def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
 def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
     """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
     logits_NL = logits_of(game, network, game.data.validation)
-    loss = game.task.loss(logits_NL, game.target.validation_NL.cpu())
+    target = game.target
+    loss = game.task.loss(logits_NL, target.validation_NL.cpu(), target.validation_y_N.cpu())
     sign = -1 if game.data.task == "regression" else 1
     return sign * score(game, logits_NL, game.data.validation), -float(loss)

@@ -51,8 +51,8 @@ def fit(
     x = torch.from_numpy(game.data.train.x).to(game.device)
 
     def loss(batch: Tensor) -> Tensor:
-        teacher_NL = game.target.train_NL[batch]
-        losses = [game.task.loss(logits_NL, teacher_NL) for logits_NL in answers(x[batch])]
+        teacher_NL, y_N = game.target.train_NL[batch], game.target.train_y_N[batch]
+        losses = [game.task.loss(logits_NL, teacher_NL, y_N) for logits_NL in answers(x[batch])]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)
