@@ -12,6 +12,8 @@ from typing import Literal, Self
 from bundle.manifest import valid_name
 from training.errors import BadConfig
 
+Steps = Literal["last", "every"]
+
 MINIMUM = {
     "seed": 0,
     "threads": 1,
@@ -69,6 +71,9 @@ class Config:
     """Softens both sides of the distillation loss."""
     task_loss: Literal["member", "running_average"] = "member"
     """What the distillation loss judges: the new member alone (Eq. 6), or the prefix that it completes."""
+    judged_steps: Steps = "last"
+    """After which steps of a sequence the task loss judges the answer: `every` is the early-classification loss of
+    EMI-RNN, for recurrent members."""
     barrier: Literal["literal", "weighted", "saturating"] = "literal"
     """`literal`: Eq. 6; `weighted`: each sample and label counts with |K+ - K-|, as in Definition 1; `saturating`: no
     reward for more than undoing the residual so far."""

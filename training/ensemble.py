@@ -17,7 +17,7 @@ from torch import Tensor
 from bundle import Round
 from training import boosting
 from training.errors import TrainingError
-from training.networks import StagedNetwork
+from training.networks import RecurrentNetwork, StagedNetwork
 from training.tasks import Task
 
 BATCH = 256
@@ -113,3 +113,19 @@ class Ensemble:
         if self._log_Z is None:
             self._log_Z = boosting.log_normaliser(self.S_train_NL, eta)
         return self._log_Z
+
+    def S_of_steps(self, batch: Tensor) -> Tensor:
+        """(N, T, L): the cumulative residual after every step of the training sequences of `batch`.
+
+        Taken from the stored taps, because keeping it for all samples would need T times the memory of S. Zeros of
+        shape (1, 1, 1) while there is no member.
+        """
+        total = torch.zeros(1, 1, 1, device=self.train.x.device)
+        teacher_N1L = self.teacher_train_NL[batch].unsqueeze(1)
+        for index, member in enumerate(self.members):
+            if not isinstance(member.network, RecurrentNetwork):
+                raise TypeError("only recurrent members answer after every step")
+            with torch.no_grad():
+                taps = [tap for (tap,) in self.train.read((index,), batch)]
+                total = total + member.network.logits_of_steps(taps) - teacher_N1L
+        return total

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from training import boosting
+from training import boosting, early
 from training.config import Config
 from training.ensemble import Ensemble
 from training.fitting import Fitting, Schedule
@@ -69,8 +69,10 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     network = game.build(trial, len(ensemble))
 
     def loss(batch: Tensor) -> Tensor:
-        logits_NL, _ = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
-        return eq6_loss(game, ensemble, logits_NL, batch)
+        logits_NL, taps = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
+        return eq6_loss(
+            game, ensemble, logits_NL, batch, early.judged(game.config.judged_steps, network, logits_NL, taps)
+        )
 
     seed = game.seed("order", len(ensemble), trial)
     fitting = Fitting(network, loss, len(ensemble.train.x), schedule_of(game.config), seed)
@@ -82,7 +84,7 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     return game.task.finish(network)
 
 
-def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
+def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, judged: Tensor | None = None) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
     The first term is the distillation loss, or the squared difference of a regression. With
@@ -90,15 +92,13 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
+
+    The second term looks at the end of a sequence. So does the first, unless `judged` holds the candidate's logits
+    after every step (N, T, L): then each is held against what the teacher says at the end.
     """
-    config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    l_NL = game.task.gauge(logits_NL) - teacher_NL
-    judged_NL, k = l_NL, 1
-    if config.task_loss == "running_average":
-        k = len(ensemble) + 1
-        judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
-    return task + barrier_loss(game, ensemble, l_NL, batch) / config.gamma
+    l_NL = game.task.gauge(logits_NL) - ensemble.teacher_train_NL[batch]
+    task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch)
+    return task + barrier_loss(game, ensemble, l_NL, batch) / game.config.gamma
 
 
 def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) -> Tensor:
@@ -117,6 +117,18 @@ def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) ->
             return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
         case "saturating":
             return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
+
+
+def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor) -> Tensor:
+    """First term of Eq. 6 for logits (N, L), or (N, T, L) of which every step counts as a sample."""
+    given = ensemble.teacher_train_NL[batch], game.target.train_y_N[batch]
+    outputs_NL, teacher_NL, y_N = early.by_step(logits, *given)
+    residual_NL, k = game.task.gauge(outputs_NL) - teacher_NL, 1
+    if game.config.task_loss == "running_average":
+        k = len(ensemble) + 1
+        S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch).flatten(0, 1)
+        residual_NL = (S + residual_NL) / k
+    return k**2 * game.task.loss(teacher_NL + residual_NL, teacher_NL, y_N)
 
 
 def schedule_of(config: Config) -> Schedule:

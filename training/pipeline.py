@@ -18,6 +18,7 @@ from training.chunks import check_chunks
 from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
+from training.early import check_judged_steps
 from training.errors import BadConfig, BadTeacher, NoWeakLearner
 from training.export import Graph, export_teacher
 from training.game import Game, bound_of, eta_of
@@ -99,6 +100,7 @@ def game_of(
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     check_chunks(config, classes, data.input_shape)
+    check_judged_steps(config, classes)
     if config.with_teacher and isinstance(teacher, Logits):
         raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)

@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from bundle import Refinement
-from training import boosting, ensemble
+from training import boosting, early, ensemble
 from training.bdistil import Outcome
-from training.config import Config
+from training.config import Config, Steps
 from training.determinism import derive_seed
 from training.ensemble import Ensemble, TrainedMember
 from training.fitting import Fitting, Schedule
@@ -34,8 +34,9 @@ from training.networks import StagedNetwork
 class Chain(nn.Module):
     """Copies of all members as one network: each runs once, in order, and connections carry gradients."""
 
-    def __init__(self, members: Sequence[TrainedMember]) -> None:
+    def __init__(self, members: Sequence[TrainedMember], judged_steps: Steps = "last") -> None:
         super().__init__()
+        self._judged_steps = judged_steps
         self._networks = nn.ModuleList(copy.deepcopy(member.network).requires_grad_() for member in members)
         self._sources = [member.sources for member in members]
 
@@ -45,16 +46,17 @@ class Chain(nn.Module):
         return [network for network in self._networks if isinstance(network, StagedNetwork)]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        """Raw samples (N, *shape) to the running average (N, L) of every prefix."""
+        """Raw samples (N, *shape) to what is judged of every prefix: its running average (N, L), or (N, T, L)."""
         taps: list[list[Tensor]] = []
         averages: list[Tensor] = []
-        total_NL: Tensor | None = None
+        total: Tensor | None = None
         for network, sources in zip(self.networks, self._sources, strict=True):
             earlier = [list(stage) for stage in zip(*(taps[source] for source in sources), strict=True)]
             logits_NL, own = network(x, earlier)
             taps.append(own)
-            total_NL = logits_NL if total_NL is None else total_NL + logits_NL
-            averages.append(total_NL / len(taps))
+            logits = early.judged(self._judged_steps, network, logits_NL, own)
+            total = logits if total is None else total + logits
+            averages.append(total / len(taps))
         return averages
 
 
@@ -76,7 +78,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     if not game.config.refine_epochs:
         return outcome
     members = outcome.ensemble.members
-    chain = Chain(members)
+    chain = Chain(members, game.config.judged_steps)
     x, teacher_NL = outcome.ensemble.train.x, outcome.ensemble.teacher_train_NL
 
     def loss(batch: Tensor) -> Tensor:
@@ -107,7 +109,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
 def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor, y_N: Tensor) -> Tensor:
     """The weighted mean over prefixes of the task loss of their running averages; a scalar."""
     weights = prefix_weights(len(averages), game.config.refine_emphasis)
-    losses = [game.task.loss(average_NL, teacher_NL, y_N) for average_NL in averages]
+    losses = [game.task.loss(*early.by_step(average, teacher_NL, y_N)) for average in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import early
 from training.boosting import squared_loss
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
@@ -47,6 +48,8 @@ def train_teacher(
 ) -> LogitsOnly:
     """Fit `network` on the training part; it comes back in eval mode, without gradients, giving logits or values.
 
+    Members that are judged after every step learn from a teacher that was.
+
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
     network.to(device)
@@ -55,7 +58,8 @@ def train_teacher(
     y = _labels(data, units, device)
 
     def loss(batch: Tensor) -> Tensor:
-        return (functional.cross_entropy if units is None else squared_loss)(network(x[batch]), y[batch])
+        found, wanted = early.by_step(early.answer(config.judged_steps, network, x[batch]), y[batch])
+        return (functional.cross_entropy if units is None else squared_loss)(found, wanted)
 
     schedule = Schedule(
         epochs=config.teacher_epochs,

@@ -158,12 +158,46 @@ def test_npz_logits_stay_with_their_samples(tmp_path: Path):
     assert len(data.classes) == 4, "as many as the logits say"
 
 
+VALIDATION = {"val_x": np.ones((4, 4), np.float32), "val_y": np.arange(4) % 3}
+
+
+def test_npz_with_validation_samples_of_its_own_draws_none(tmp_path: Path):
+    """So that a split by person stays one by person."""
+    path = archive(tmp_path, **VALIDATION)
+    with np.load(path) as arrays:
+        train_x = arrays["train_x"]
+    data, logits = npz.load(path, seed=0)
+    assert logits is None
+    np.testing.assert_array_equal(data.validation.x, VALIDATION["val_x"])
+    np.testing.assert_array_equal(data.validation.y, VALIDATION["val_y"])
+    np.testing.assert_array_equal(data.train.x, train_x)
+    assert data.sha256() == npz.load(path, seed=1)[0].sha256()
+
+
+def test_npz_logits_of_three_parts(tmp_path: Path):
+    given = {name: np.full((size, 5), size) for name, size in (("train_logits", 30), ("val_logits", 4))}
+    data, logits = npz.load(archive(tmp_path, **VALIDATION, **given, test_logits=np.full((9, 5), 9)), seed=0)
+    assert logits is not None
+    for name, split in data.splits().items():
+        assert getattr(logits, name).shape == (len(split), 5)
+        assert (getattr(logits, name) == len(split)).all()
+    assert len(data.classes) == 5
+
+
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"train_y": None}, "lacks train_y; it holds test_x, test_y, train_x."),
         ({"labels": np.zeros(3)}, "holds labels, which nothing reads"),
-        ({"train_logits": np.zeros((30, 3))}, "give both train_logits and test_logits"),
+        ({"train_logits": np.zeros((30, 3))}, "give exactly train_logits and test_logits, or none."),
+        ({"val_x": np.zeros((4, 4), np.float32)}, "holds half of the validation part: give both val_x and val_y."),
+        (
+            {**VALIDATION, "train_logits": np.zeros((30, 3)), "test_logits": np.zeros((9, 3))},
+            "give exactly val_logits and train_logits and test_logits, or none.",
+        ),
+        ({**VALIDATION, "val_y": np.arange(3)}, "val_x has 4 samples but val_y has 3 labels."),
+        ({**VALIDATION, "val_y": np.full(4, -1)}, "val_y holds the label -1, but labels count from 0."),
+        ({"val_logits": np.zeros((6, 3))}, "give exactly train_logits and test_logits, or none."),
         ({"train_y": np.arange(20) % 3}, "train_x has 30 samples but train_y has 20 labels."),
         ({"train_y": np.zeros((30, 1), int)}, "train_y has shape (30, 1) and dtype int64, but must be labels;"),
         ({"train_y": np.zeros((30, 1, 1))}, "train_y has shape (30, 1, 1) and dtype float64, but must be values (N,)"),

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from tests.training import publisher
 from tests.training.test_reproduce import cell, points
 from tests.training.toy import toy_game
 from training import Config
 from training.baselines import resched
 from training.bdistil import run_rounds
+from training.cli import main
+from training.data import daily_sports
 from training.ensemble import Ensemble
 from training.progress import Quiet
 from training.recipes import RECIPES
-from training.reproduce import EXPERIMENTS, ablate_connections, ablate_gamma, arms, compare_ensembles, find_wl, theorem1
+from training.reproduce import (
+    EXPERIMENTS,
+    ablate_connections,
+    ablate_gamma,
+    arms,
+    compare_ensembles,
+    find_wl,
+    table1,
+    theorem1,
+)
 from training.reproduce.bench import Bench
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.reproduce.timing import BATCHES, Stopwatch, total
@@ -195,3 +208,45 @@ def test_compare_ensembles_gives_every_method_the_same_budget(tmp_path: Path):
     assert ["digits", "multi-exit", "3", "0.90", "—", "—"] in lines
     compare_ensembles.draw(cells, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").is_file()
+
+
+def instants(*shares: tuple[float, float, float]) -> list[dict[str, object]]:
+    return [{"accuracy": accuracy, "exited": exited, "forced": forced} for accuracy, exited, forced in shares]
+
+
+def test_table_1_stands_beside_the_papers():
+    cells = [
+        cell(table1.BDISTIL, seed, recipe="dsa19", threshold=0.9, instants=instants(*shares))
+        for seed, shares in enumerate(
+            (
+                ((0.80, 0.5, 0.70), (0.82, 0.6, 0.78), (0.83, 1.0, 0.86)),
+                ((0.84, 0.5, 0.74), (0.86, 0.6, 0.80), (0.87, 1.0, 0.88)),
+            )
+        )
+    ]
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in table1.report(cells).splitlines()]
+    ours = ["82.00 ± 2.83", "0.50 ± 0.00", "84.00 ± 2.83", "0.60 ± 0.00", "87.00 ± 1.41", "2"]
+    assert ["dsa19", "B-DISTIL", *ours] in lines
+    assert ["dsa19", "B-DISTIL in the paper", "82.1", "0.53", "84.1", "0.58", "87.2", ""] in lines
+    assert ["dsa19", "B-DISTIL", "72.00 ± 2.83", "79.00 ± 1.41", "87.00 ± 1.41"] in lines
+    assert ["dsa19, B-DISTIL at 100 % by seed: 86.00, 88.00."] in lines
+
+
+@pytest.mark.slow
+def test_table_1_from_the_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """The command, at the size of a CPU."""
+    archive = publisher.zipped(tmp_path / "a" / daily_sports.ARCHIVE.file, publisher.daily_sports_files())
+    tiny = ["rounds=2", "epochs=1", "refine_epochs=0", "teacher_epochs=1", "teacher_widths=4", "member_widths=3"]
+    given = [f"archives={archive.parent}", "max_search=1", "bound_factor=20", *tiny]
+    arguments = [part for assignment in given for part in ("--set", assignment)]
+    docs = ["--docs", str(tmp_path / "docs")]
+    assert main(["reproduce", "table1", "--recipe", "dsa19", "--seeds", "1", *docs, *arguments]) == 0
+    capsys.readouterr()
+    cells = json.loads((tmp_path / "docs" / "results" / "table1.json").read_text())["cells"]
+    assert [found["arm"] for found in cells] == [table1.BDISTIL, table1.SAME_WIDTH, table1.SAME_COST]
+    for found in cells:
+        at = found["values"]["instants"]
+        assert [one["steps"] for one in at] == [60, 90, 125]
+        assert [one["exited"] for one in at] == sorted(one["exited"] for one in at)
+    assert cells[0]["values"]["members"] == 2
+    assert "in the paper" in (tmp_path / "docs" / "RESULTS.md").read_text()

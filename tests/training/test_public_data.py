@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +159,23 @@ def test_short_clips_have_their_silence_before_them(tmp_path: Path):
     assert data.validation.x[0, 0].max() > 5, "the validation speaker all 16,000"
 
 
+def test_features_are_computed_once_for_an_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = publisher.tar_gz(tmp_path / "s.tar.gz", publisher.speech_files())
+    first = speech_commands.load(path)
+    (kept,) = tmp_path.glob("s.tar.gz.features-*.npz")
+    assert len(list(tmp_path.iterdir())) == 2, "nothing is left aside"
+    with monkeypatch.context() as patch:
+        patch.setattr(log_mel, "log_mel", None)  # whoever computes fails
+        assert speech_commands.load(path).sha256() == first.sha256()
+        publisher.tar_gz(path, publisher.speech_files(speakers=5))
+        with pytest.raises(TypeError):
+            speech_commands.load(path)
+    assert len(speech_commands.load(path).train) > len(first.train), "another archive has features of its own"
+    publisher.tar_gz(path, publisher.speech_files())
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert speech_commands.load(path).sha256() == first.sha256(), "a damaged file is computed again"
+
+
 CLIP = "bed/00000000_nohash_0.wav"
 
 
@@ -196,7 +214,8 @@ def subjects(split: Split) -> set[int]:
 
 def test_dsa19_is_split_by_subject_four_two_two(dsa: Path):
     data = daily_sports.load(dsa, seed=0)
-    assert [len(split) for split in data.splits().values()] == [4 * 38, 2 * 38, 2 * 38]
+    assert [len(split) for split in data.splits().values()] == [daily_sports.COPIES * 4 * 38, 2 * 38, 2 * 38]
+    data = dataclasses.replace(data, train=Split(data.train.x[: 4 * 38], data.train.y[: 4 * 38]))  # as they are
     people = [subjects(split) for split in data.splits().values()]
     assert [len(group) for group in people] == [4, 2, 2]
     assert set.union(*people) == set(range(1, 9))
@@ -207,6 +226,20 @@ def test_dsa19_is_split_by_subject_four_two_two(dsa: Path):
         np.testing.assert_array_equal(split.x[:, :, 1] % 1, 0.25)
         np.testing.assert_array_equal(split.x[:, :, 2], np.float32(-0.15))
     assert data.classes[17] == "jumping"
+
+
+def test_training_windows_come_again_displaced_as_a_whole(dsa: Path):
+    train, windows = daily_sports.load(dsa, seed=0).train, 4 * 38
+    for copy in range(1, daily_sports.COPIES):
+        part = slice(copy * windows, (copy + 1) * windows)
+        np.testing.assert_array_equal(train.y[part], train.y[:windows])
+        shift = train.x[part] - train.x[:windows]
+        np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :1], shift.shape), atol=1e-4)
+        assert (shift[:, 0, 3:] == 0).all(), "channels that never change stay where they are"
+        spread = shift[:, 0, 0].std() / train.x[:windows, :, 0].std()
+        assert 0.8 * daily_sports.SPREAD < spread < 1.2 * daily_sports.SPREAD
+    again = daily_sports.load(dsa, seed=0).train
+    np.testing.assert_array_equal(again.x, train.x)
 
 
 def test_dsa19_seeds_are_permutations_of_the_subjects(dsa: Path):
@@ -227,7 +260,7 @@ def test_dsa19_seeds_are_permutations_of_the_subjects(dsa: Path):
         ({"data/a01/p9/s01.txt": publisher.segment(1, 9)}, "an activity or a subject that the data set does not have"),
         (
             {"data/a01/p1/s01.txt": publisher.segment(1, 1).replace(b"1.5,", b"nan,", 1)},
-            "holds NaN or infinity in 1 places.",
+            "data/a01/p1/s01.txt holds NaN or infinity.",
         ),
     ],
     ids=["shape", "text", "activity", "subject", "nan"],

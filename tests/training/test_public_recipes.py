@@ -105,7 +105,8 @@ def published_names(network: StagedNetwork) -> dict[str, torch.Tensor]:
 @pytest.mark.slow
 def test_google13(tmp_path: Path):
     archive = publisher.tar_gz(tmp_path / "a" / speech_commands.ARCHIVE.file, publisher.speech_files(), prefix="./")
-    manifest = train("google13", archive, tmp_path, *SEQUENCES)
+    manifest = train("google13", archive, tmp_path, *SEQUENCES, "chunk_steps=0")  # dsa19 below has them
+    assert not manifest.streaming
     assert (manifest.input.dtype, manifest.input.shape) == ("float32", (99, 32))
     assert manifest.classes == speech_commands.CLASSES
     assert manifest.teacher.name == "lstm-6"
@@ -115,10 +116,11 @@ def test_google13(tmp_path: Path):
 @pytest.mark.slow
 def test_dsa19(tmp_path: Path):
     archive = publisher.zipped(tmp_path / "a" / daily_sports.ARCHIVE.file, publisher.daily_sports_files())
-    manifest = train("dsa19", archive, tmp_path, *SEQUENCES)
+    manifest = train("dsa19", archive, tmp_path, *SEQUENCES, "refine_epochs=1")
     assert (manifest.input.dtype, manifest.input.shape) == ("float32", (125, 45))
     assert manifest.classes == daily_sports.CLASSES
     assert (manifest.teacher.name, manifest.evaluation.samples) == ("gru-6", 38)
+    assert (manifest.chunk_steps, len(manifest.streaming)) == (25, 2)
 
 
 @pytest.fixture

@@ -29,12 +29,15 @@ ROOT = Path(__file__).parent.parent.parent
 NAMES = [
     *(f"figure2-{name}" for name in ("digits", "ellipsoid", "cube", "dsa19", "google13", "cifar10", "cifar100")),
     "figure3",
+    "table1",
     "theorem1",
     "ablate-connections",
     "ablate-gamma",
     "find-wl",
     "compare-ensembles",
 ]
+
+DIGITS = RECIPES["digits"].config
 
 
 def cell(arm: str, seed: int = 0, recipe: str = "digits", **values) -> Cell:
@@ -117,10 +120,7 @@ def test_another_setting_makes_a_result_stale_and_replaces_it(tmp_path: Path):
     recorder.epochs = 5
     assert recorder.run(tmp_path, 1) == [("short", 0)]
     cells = Store(result_path(tmp_path, recorder.experiment)).cells
-    assert [(cell.arm, cell.values["epochs"]) for cell in cells] == [
-        ("plain", RECIPES["digits"].config.epochs),
-        ("short", 5),
-    ]
+    assert [(cell.arm, cell.values["epochs"]) for cell in cells] == [("plain", DIGITS.epochs), ("short", 5)]
 
 
 def test_a_result_says_how_it_was_made_but_not_where(tmp_path: Path):

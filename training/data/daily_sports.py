@@ -45,6 +45,10 @@ CLASSES = (
     "jumping",
     "playing basketball",
 )
+COPIES = 4
+"""How often each training window comes, see :func:`displaced`."""
+SPREAD = 1.0
+"""Of the displacements, in standard deviations of a channel."""
 SEGMENT = re.compile(r"(?:^|/)a(\d\d)/p(\d)/s(\d\d)\.txt$")
 """Activity from 1, subject from 1, segment from 1."""
 
@@ -64,9 +68,25 @@ def load(path: Path, seed: int) -> Data:
         raise BadData(f"{path} has no segments data/aXX/pY/sZZ.txt of subject {', '.join(map(str, absent))}.")
     ends = np.cumsum(list(PARTS.values()))[:-1]
     groups = np.split(permuted_subjects(seed), ends)
-    parts = dict(zip(PARTS, [np.isin(subject, group) for group in groups], strict=True))
-    train, validation, test = (Split(x[parts[name]], y[parts[name]]) for name in ("train", "validation", "test"))
-    return Data(train=train, validation=validation, test=test, classes=CLASSES, sequences=True)
+    masks = dict(zip(PARTS, [np.isin(subject, group) for group in groups], strict=True))
+    train, validation, test = (Split(x[masks[name]], y[masks[name]]) for name in ("train", "validation", "test"))
+    return Data(train=displaced(train, seed), validation=validation, test=test, classes=CLASSES, sequences=True)
+
+
+def displaced(train: Split, seed: int) -> Split:
+    """Each window :data:`COPIES` times: as it is, then with a constant of its own added to each channel.
+
+    Units sit a little differently on everybody, and people head in different directions: both shift the means of
+    channels, and four people are too few to learn that these shifts say nothing of the activity. The displaced
+    windows are samples of their own, with their own teacher logits and weights.
+    """
+    random = np.random.default_rng(derive_seed(seed, "daily sports", "displacements"))
+    deviation = train.x.std(axis=(0, 1), dtype=np.float64)
+    copies = [train.x]
+    for _ in range(COPIES - 1):
+        shift = random.normal(scale=SPREAD * deviation, size=(len(train), 1, CHANNELS))
+        copies.append(train.x + shift.astype(np.float32))
+    return Split(np.concatenate(copies), np.tile(train.y, COPIES))
 
 
 def permuted_subjects(seed: int) -> npt.NDArray[np.int64]:
@@ -95,4 +115,6 @@ def _window(path: Path, name: str, content: bytes) -> npt.NDArray[np.float32]:
         raise BadData(f"{path}: {name} is not a table of numbers ({error}).") from error
     if window.shape != (STEPS, CHANNELS):
         raise BadData(f"{path}: {name} has shape {window.shape}, but must be ({STEPS}, {CHANNELS}).")
+    if not np.isfinite(window).all():  # here, because displaced copies would spread it
+        raise BadData(f"{path}: {name} holds NaN or infinity.")
     return window

@@ -16,7 +16,10 @@ from training.errors import BadData
 from training.targets import Logits
 
 REQUIRED = ("train_x", "train_y", "test_x", "test_y")
-OPTIONAL = ("train_logits", "test_logits")
+VALIDATION = ("val_x", "val_y")
+"""Without these, VALIDATION_SHARE of the training samples take their place."""
+LOGITS = {"train": "train_logits", "val": "val_logits", "test": "test_logits"}
+"""Of the teacher, for each part that the archive holds."""
 VALIDATION_SHARE = 0.2
 """Of the training samples, stratified, set apart for choices."""
 
@@ -32,32 +35,30 @@ def load(
     integers classes. The number of classes is that of the logits, or one more than the largest label. With
     `sequences` the samples are (T, F): see :class:`training.data.Data`.
 
+    Samples to choose on come as `val_x` and `val_y`, or are drawn by `seed` from those for training: bring them where
+    a random draw would leak, such as several windows of one person.
+
     Raises:
         BadData: no such file, not an archive, a missing or superfluous array, or arrays that do not fit.
     """
     arrays = _read(path)
     if task == "auto":
         task = "regression" if arrays["train_y"].dtype.kind == "f" else "classification"
-    train, test = (_split(path, arrays, name, task) for name in ("train", "test"))
-    logits = [arrays[name] for name in OPTIONAL if name in arrays]
-    names = _outputs(train) if task == "regression" else _classes(train, test, logits)
-    held = _held_out(train, task, derive_seed(seed, "npz", "validation"))
-    if not held.any():
-        raise BadData(f"{path}: too few training samples ({len(train)}) to set some apart for validation.")
+    splits = {name: _split(path, arrays, name, task) for name in LOGITS if f"{name}_x" in arrays}
+    logits = {name: arrays[array] for name, array in LOGITS.items() if array in arrays}
+    if "val" not in splits:
+        splits["train"], splits["val"], logits = _set_apart(path, splits["train"], logits, task, seed)
     data = Data(
-        train=Split(train.x[~held], train.y[~held]),
-        validation=Split(train.x[held], train.y[held]),
-        test=test,
-        classes=names,
+        train=splits["train"],
+        validation=splits["val"],
+        test=splits["test"],
+        classes=_outputs(splits["train"]) if task == "regression" else _classes(splits, logits),
         sequences=sequences,
         task=task,
     )
     if not logits:
         return data, None
-    train_logits = arrays["train_logits"]
-    if len(train_logits) != len(train):
-        raise BadData(f"{path}: train_logits has {len(train_logits)} rows for {len(train)} samples.")
-    return data, Logits(train=train_logits[~held], validation=train_logits[held], test=arrays["test_logits"])
+    return data, Logits(train=logits["train"], validation=logits["val"], test=logits["test"])
 
 
 def _split(path: Path, arrays: Arrays, name: str, task: Task) -> Split:
@@ -88,15 +89,23 @@ def _outputs(train: Split) -> tuple[str, ...]:
     return tuple(f"output {index}" for index in range(train.y.shape[1]))
 
 
-def _classes(train: Split, test: Split, logits: list[npt.NDArray[Any]]) -> tuple[str, ...]:
-    labels = logits[0].shape[-1] if logits else int(max(train.y.max(), test.y.max())) + 1
+def _classes(splits: dict[str, Split], logits: Arrays) -> tuple[str, ...]:
+    labels = logits["train"].shape[-1] if logits else 1 + max(int(split.y.max()) for split in splits.values())
     return tuple(f"class {label}" for label in range(labels))
 
 
-def _held_out(train: Split, task: Task, seed: int) -> npt.NDArray[np.bool_]:
-    if task == "regression":
-        return drawn(len(train), VALIDATION_SHARE, seed)
-    return stratified(train.y, VALIDATION_SHARE, seed)
+def _set_apart(path: Path, train: Split, logits: Arrays, task: Task, seed: int) -> tuple[Split, Split, Arrays]:
+    """Training and validation samples, and the logits with those for training parted in the same way."""
+    own = derive_seed(seed, "npz", "validation")
+    held = (
+        drawn(len(train), VALIDATION_SHARE, own) if task == "regression" else stratified(train.y, VALIDATION_SHARE, own)
+    )
+    if not held.any():
+        raise BadData(f"{path}: too few training samples ({len(train)}) to set some apart for validation.")
+    if logits and len(logits["train"]) != len(train):
+        raise BadData(f"{path}: train_logits has {len(logits['train'])} rows for {len(train)} samples.")
+    parted = {**logits, "train": logits["train"][~held], "val": logits["train"][held]} if logits else {}
+    return Split(train.x[~held], train.y[~held]), Split(train.x[held], train.y[held]), parted
 
 
 def _read(path: Path) -> Arrays:
@@ -110,11 +119,17 @@ def _read(path: Path) -> Arrays:
     missing = [name for name in REQUIRED if name not in arrays]
     if missing:
         raise BadData(f"{path} lacks {', '.join(missing)}; it holds {', '.join(sorted(arrays)) or 'nothing'}.")
-    unknown = sorted(set(arrays) - {*REQUIRED, *OPTIONAL})
+    known = (*REQUIRED, *VALIDATION, *LOGITS.values())
+    unknown = sorted(set(arrays) - set(known))
     if unknown:
+        raise BadData(f"{path} holds {', '.join(unknown)}, which nothing reads; known: {', '.join(known)}.")
+    if len([name for name in VALIDATION if name in arrays]) == 1:
+        raise BadData(f"{path} holds half of the validation part: give both val_x and val_y.")
+    wanted = {LOGITS[name] for name in LOGITS if f"{name}_x" in arrays}
+    given = set(LOGITS.values()) & set(arrays)
+    if given and given != wanted:
         raise BadData(
-            f"{path} holds {', '.join(unknown)}, which nothing reads; known: {', '.join(REQUIRED + OPTIONAL)}."
+            f"{path} holds the teacher's logits for {', '.join(sorted(given))}: give exactly "
+            f"{' and '.join(sorted(wanted, reverse=True))}, or none."
         )
-    if len([name for name in OPTIONAL if name in arrays]) == 1:
-        raise BadData(f"{path} holds the teacher's logits for one part only: give both train_logits and test_logits.")
     return arrays

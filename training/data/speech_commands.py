@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from training.data import log_mel
 from training.data.archive import Archive, entries
 from training.data.arrays import Data, Split
-from training.data.log_mel import FILTERS, FRAMES, RATE_HZ, SAMPLES, log_mel
+from training.data.feature_cache import Arrays, cached
+from training.data.log_mel import FILTERS, FRAMES, RATE_HZ, SAMPLES
 from training.errors import BadData
 
 ARCHIVE = Archive(
@@ -35,11 +37,14 @@ CLIPS_AT_ONCE = 64
 def load(path: Path) -> Data:
     """Log-mel windows (N, 99, 32) float32 of the archive at `path`; the background noises are not used.
 
+    The windows are kept in a file beside the archive, because computing them takes minutes.
+
     Raises:
         BadData: the archive is damaged, lacks a list or a listed clip, or holds an unknown word or another sound.
     """
-    names, x, lists = _read(path)
-    parts = {part: set(listed) for part, listed in lists.items()}
+    found = cached(path, log_mel, lambda: _read(path))
+    names, x = found["names"].tolist(), found["x"]
+    parts = {part: set(found[part].tolist()) for part in LISTS}
     both = sorted(parts["validation"] & parts["test"])
     if both:
         raise BadData(f"{path}: {both[0]} is on both lists, validation and testing.")
@@ -61,8 +66,8 @@ def label_of(path: Path, name: str) -> int:
     return CLASSES.index(word) if word in KEYWORDS else 0
 
 
-def _read(path: Path) -> tuple[list[str], npt.NDArray[np.float32], dict[str, list[str]]]:
-    """Clip names in ascending order, their features, and the two lists, in one pass over the archive."""
+def _read(path: Path) -> Arrays:
+    """Clip names in ascending order, their features `x`, and the two lists, in one pass over the archive."""
     lists: dict[str, list[str]] = {}
     names: list[str] = []
     waiting: list[npt.NDArray[np.int16]] = []
@@ -75,15 +80,16 @@ def _read(path: Path) -> tuple[list[str], npt.NDArray[np.float32], dict[str, lis
         names.append(name)
         waiting.append(_clip(path, name, content))
         if len(waiting) == CLIPS_AT_ONCE:  # features are a fifth of the sound, and all of the sound is 2 GB
-            done.append(log_mel(np.stack(waiting)))
+            done.append(log_mel.log_mel(np.stack(waiting)))
             waiting.clear()
     missing = [file for part, file in LISTS.items() if part not in lists]
     if missing or not names:
         raise BadData(f"{path} lacks {' and '.join(missing) or 'any clips'}: is it {ARCHIVE.file}?")
     if waiting:
-        done.append(log_mel(np.stack(waiting)))
+        done.append(log_mel.log_mel(np.stack(waiting)))
     order = sorted(range(len(names)), key=names.__getitem__)
-    return [names[position] for position in order], np.concatenate(done)[order], lists
+    listed = {part: np.array(names_of, dtype=np.str_) for part, names_of in lists.items()}
+    return {"names": np.array(names)[order], "x": np.concatenate(done)[order], **listed}
 
 
 def _is_wanted(name: str) -> bool:

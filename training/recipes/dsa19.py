@@ -12,14 +12,22 @@ CONFIG = RecurrentConfig(
     cell="gru",
     teacher_widths=(64,),
     teacher_blocks=1,
-    teacher_epochs=30,
-    member_widths=(16,),
+    teacher_epochs=3,
+    member_widths=(32,),
+    rounds=4,
     connection="dense",
     first_expansion=1,
+    max_search=1,
     eta_rule="scaled",
+    bound_factor=3.0,
     task_loss="running_average",
+    judged_steps="every",
+    chunk_steps=25,
     on_failure="best",
-    learning_rate=5e-3,
+    # Passes over a training part in which every window comes four times; the rounds only lay the ground.
+    epochs=1,
+    refine_epochs=5,
+    batch_size=128,
 )
 
 

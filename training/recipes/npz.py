@@ -17,7 +17,7 @@ class NpzConfig(RecipeConfig):
     """Also where the archive is."""
 
     data: Path = Path("data.npz")
-    """Archive with train_x, train_y, test_x, test_y, and perhaps train_logits, test_logits."""
+    """Archive with train_x, train_y, test_x, test_y, perhaps val_x, val_y, and perhaps logits for each of the parts."""
     family: Literal["auto", "fully_connected", "convolutional", "resnet", "densenet", "lstm", "gru"] = "auto"
     """Of teacher and members; `auto`: convolutional for (N, H, W) and (N, C, H, W), fully connected for the rest."""
     task: Literal["auto", "classification", "regression"] = "auto"

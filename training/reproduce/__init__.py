@@ -7,6 +7,7 @@ from training.reproduce import (
     figure2,
     figure3,
     find_wl,
+    table1,
     theorem1,
 )
 from training.reproduce.experiment import Experiment
@@ -16,6 +17,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for experiment in (
         *figure2.EXPERIMENTS,
         figure3.EXPERIMENT,
+        table1.EXPERIMENT,
         theorem1.EXPERIMENT,
         ablate_connections.EXPERIMENT,
         ablate_gamma.EXPERIMENT,
