@@ -20,7 +20,8 @@ from training.ensemble import Features
 from training.find_wl import schedule_of
 from training.fitting import Fitting
 from training.game import Game
-from training.networks import ModelClass, StagedNetwork
+from training.networks import ModelClass, StagedNetwork, synchronise
+from training.precision import to_device
 
 HALVINGS = 12
 """Steps of the search for the width that a budget pays for."""
@@ -81,21 +82,25 @@ def accuracy(game: Game, logits_NL: Tensor) -> float:
 def _distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: int) -> StagedNetwork:
     """Plain distillation of one unconnected network."""
     network = _build(game, model_class, derive_seed(game.config.seed, name, "weights", k))
-    x = torch.from_numpy(game.data.train.x).to(game.device)
+    views = game.views()
 
     def loss(batch: Tensor) -> Tensor:
-        logits_NL, _ = network(x[batch])
-        return boosting.distillation_loss(logits_NL, game.target.train_NL[batch], game.config.temperature)
+        x, teacher_NL = game.look(views, batch)
+        with game.autocast():
+            logits_NL, _ = network(x)
+        return boosting.distillation_loss(logits_NL.float(), teacher_NL, game.config.temperature)
 
     seed = derive_seed(game.config.seed, name, "order", k)
-    Fitting(network, loss, len(x), schedule_of(game.config), seed).run(game.reporter, f"{name} {k} of {of}")
+    fitting = Fitting(network, loss, len(views.x), schedule_of(game.config), seed, views=views)
+    fitting.run(game.reporter, f"{name} {k} of {of}")
     return network.finish()
 
 
 def _build(game: Game, model_class: ModelClass, seed: int) -> StagedNetwork:
     shape, labels = game.data.input_shape, len(game.data.classes)
-    return seeded(seed, lambda: model_class.build(game.normalise, shape, labels)).to(game.device)
+    network = seeded(seed, lambda: model_class.build(game.normalise, shape, labels))
+    return synchronise(to_device(network, game.device))
 
 
 def _test_logits(game: Game, network: StagedNetwork) -> Tensor:
-    return Features(torch.from_numpy(game.data.test.x).to(game.device)).evaluate(network, ())[0]
+    return Features(torch.from_numpy(game.data.test.x).to(game.device)).logits(network, ())

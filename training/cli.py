@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import nn
 
 from bundle import Bundle, BundleError, Manifest, Round
+from training import ranks
 from training.baselines import no_resched, resched
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
@@ -20,7 +21,7 @@ from training.errors import BadConfig, TrainingError
 from training.game import Game
 from training.networks import LogitsOnly, ModelClass, Normalise
 from training.pipeline import checkpoint_of, device_of, game_of, play, run_of
-from training.progress import Bars, Reporter
+from training.progress import Reporter, reporter
 from training.recipes import RECIPES, Prepared, Recipe
 from training.report import write_report
 from training.targets import Logits
@@ -39,11 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipe, config = _settings(options)
         console = Console()
-        with Bars(console) as bars:
-            bundle = train(recipe, config, options.models, bars, resume=options.resume)
-        console.print(_table(bundle.manifest))
-        console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
-        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+        with ranks.joined(config.device), reporter(console) as listener:
+            bundle = train(recipe, config, options.models, listener, resume=options.resume)
+            speaks = ranks.first()
+        if speaks:
+            console.print(_table(bundle.manifest))
+            console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
+            console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
     except (TrainingError, BundleError, OSError) as error:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -119,7 +122,9 @@ def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> 
     budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
     single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
     independent = resched(game, prepared.classes[0], len(manifest.members))
-    write_report(picture, manifest, independent, no_resched(game, single, budgets), total)
+    oracle = no_resched(game, single, budgets)
+    if ranks.first():
+        write_report(picture, manifest, independent, oracle, total)
 
 
 def _table(manifest: Manifest) -> Table:

@@ -7,15 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training import boosting
 from training.config import Config
-from training.ensemble import Ensemble
+from training.ensemble import Ensemble, run_members
 from training.fitting import Fitting, Schedule
 from training.game import Game, Trial
 from training.networks import StagedNetwork
 from training.verdict import Verdict, judge
+from training.views import Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +70,16 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     """SGD on Eq. 6 (line 6), with a checkpoint after every epoch; the network comes back frozen."""
     network = game.build(trial, len(ensemble))
 
+    views = Views(ensemble.train.x, game.config.augment)
+
     def loss(batch: Tensor) -> Tensor:
-        logits_NL, _ = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
-        return eq6_loss(game, ensemble, logits_NL, batch)
+        seen = see(game, ensemble, views, trial.sources, batch)
+        with game.autocast():
+            logits_NL, _ = network(seen.x, seen.earlier)
+        return eq6_loss(game, ensemble, logits_NL.float(), batch, seen)
 
     seed = game.seed("order", len(ensemble), trial)
-    fitting = Fitting(network, loss, len(ensemble.train.x), schedule_of(game.config), seed)
+    fitting = Fitting(network, loss, len(views.x), schedule_of(game.config), seed, views=views)
     saved = game.checkpoint.load("trial")
     if saved and (saved["round"], saved["attempts"]) == (len(ensemble), search.attempts):
         fitting.restore(saved["fitting"])
@@ -82,22 +88,57 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     return network.finish()
 
 
-def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A batch as a candidate sees it, and what the teacher and the members so far say about that very view."""
+
+    x: Tensor
+    earlier: list[list[Tensor]]
+    """For each stage the taps that the candidate reads."""
+    teacher_NL: Tensor
+    S_NL: Tensor
+    """Cumulative residual of the members so far, fp64."""
+
+
+def see(game: Game, ensemble: Ensemble, views: Views, sources: tuple[int, ...], batch: Tensor) -> Seen:
+    """Look at a batch: what is stored of it or, of a new view, what teacher and members say now.
+
+    A residual is only ever the difference of two answers to one view: a candidate that equals the teacher has
+    none, however its samples are augmented.
+    """
+    x, teacher_NL = game.look(views, batch)
+    if views.augmentation == "none":
+        return Seen(x, ensemble.train.read(sources, batch), teacher_NL, ensemble.S_train_NL[batch])
+    with game.autocast():
+        run = run_members(ensemble.members, x)
+    S_NL = torch.zeros_like(teacher_NL, dtype=torch.float64)
+    for logits_NL in run.logits:
+        S_NL += boosting.centre(logits_NL.double()) - teacher_NL
+    return Seen(x, run.read(sources), teacher_NL, S_NL)
+
+
+def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, seen: Seen | None = None) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
     With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
+
+    Residuals are those of the view that was `seen`, by default the samples as they are. Which sign the barrier
+    wants is a matter of the weights K, which are of the samples as they are in any case.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
+    sign_NL = boosting.wanted_sign(S_NL).float()
+    if seen is not None:
+        teacher_NL, S_NL = seen.teacher_NL, seen.S_NL
     l_NL = boosting.centre(logits_NL) - teacher_NL
     judged_NL, k = l_NL, 1
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
     task = k**2 * boosting.distillation_loss(teacher_NL + judged_NL, teacher_NL, config.temperature)
-    return task + boosting.barrier(l_NL, boosting.wanted_sign(S_NL).float(), game.B) / config.gamma
+    return task + boosting.barrier(l_NL, sign_NL, game.B) / config.gamma
 
 
 def schedule_of(config: Config) -> Schedule:

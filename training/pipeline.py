@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle import Bundle
+from bundle import Bundle, open_bundle
+from training import ranks
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
 from training.config import Config
@@ -23,6 +24,7 @@ from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
 from training.publish import publish
 from training.targets import Logits, target_of
+from training.views import check_images
 
 RECIPE = "distil"
 """What the manifest names as the recipe of a run that was called from Python."""
@@ -69,7 +71,10 @@ def play(game: Game, models: Path, recipe: str) -> Bundle:
     """The rounds, then the bundle."""
     outcome = run_rounds(game)
     game.reporter.begin("export and measure", 1)
-    return publish(game, outcome, models, recipe)
+    if ranks.first():
+        publish(game, outcome, models, recipe)
+    ranks.wait()
+    return open_bundle(models, game.config.name)
 
 
 def game_of(
@@ -83,6 +88,12 @@ def game_of(
     """Check the arguments against each other, and fix what the teacher decides."""
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
+    check_images(config.augment, data.input_shape, sequences=data.sequences)
+    if config.augment != "none" and not isinstance(teacher, nn.Module):
+        raise BadConfig(
+            f"augment={config.augment} needs a teacher that answers new samples, but there are only its logits: "
+            "give the network itself, or use augment=none."
+        )
     device = device_of(config)
     target = target_of(teacher, data, device)
     B = bound_of(config, target)
@@ -109,7 +120,7 @@ def device_of(config: Config) -> torch.device:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise BadConfig("device=cuda, but torch sees no CUDA device here: use auto or cpu.")
-    return torch.device("cuda" if config.device != "cpu" and available else "cpu")
+    return torch.device("cuda", ranks.local()) if config.device != "cpu" and available else torch.device("cpu")
 
 
 def checkpoint_of(models: Path, config: Config, data: Data, recipe: str) -> Checkpoint:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle import Teacher
-from training import flops
+from training import flops, ranks
 from training.boosting import centre
 from training.data import Data
 from training.errors import BadTeacher
@@ -30,17 +30,46 @@ class Logits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Centred teacher logits, on the training device, and what the manifest says of the teacher."""
+    """Centred teacher logits, on the training device, and what the manifest says of the teacher.
+
+    Those of the training and the validation part are of this process's own samples.
+    """
 
     train_NL: Tensor
     validation_NL: Tensor
     test_NL: Tensor
     teacher: Teacher
+    network: nn.Module | None = None
+    """The teacher itself, for samples that are made during training; None when only its logits were given."""
 
     @property
     def largest(self) -> float:
         """Largest absolute centred logit on the training set."""
-        return float(self.train_NL.abs().max())
+        return float(ranks.largest(self.train_NL.abs().max()))
+
+    def on(self, x: Tensor) -> Tensor:
+        """The teacher's centred logits (n, L) on raw samples x, in eval mode and without gradients.
+
+        Raises:
+            BadTeacher: there are only logits.
+        """
+        if self.network is None:
+            raise BadTeacher("The teacher is known only by its logits, so it cannot answer new samples.")
+        return centre(evaluate(self.network, x))
+
+
+def evaluate(network: nn.Module, x: Tensor) -> Tensor:
+    """Float32 logits of somebody's network in eval mode and without gradients; its own mode is given back to it."""
+    training = network.training
+    if training:
+        network.eval()
+    try:
+        with torch.no_grad():
+            logits_NL: Tensor = network(x)
+    finally:
+        if training:
+            network.train()
+    return logits_NL.float()
 
 
 def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> Target:
@@ -52,16 +81,22 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> 
         BadTeacher: a wrong shape, another number of classes, or a value that is not finite.
     """
     if isinstance(teacher, nn.Module):
-        parts = {name: _run(teacher, split.x, device) for name, split in data.splits().items()}
+        parts = {name: _run(teacher, _share(name, split.x), device) for name, split in data.splits().items()}
     else:
-        parts = {name: _array(name, getattr(teacher, name)) for name in data.splits()}
+        parts = {name: _share(name, _array(name, getattr(teacher, name))) for name in data.splits()}
     for name, logits_NL in parts.items():
-        _check(name, logits_NL, len(data.splits()[name]), len(data.classes))
+        _check(name, logits_NL, len(_share(name, data.splits()[name].y)), len(data.classes))
     agreement = parts["test"].argmax(dim=1).cpu() == torch.from_numpy(data.test.y.astype(np.int64))
     return Target(
         **{f"{name}_NL": centre(logits_NL.to(device)) for name, logits_NL in parts.items()},
         teacher=_describe(teacher, data, device, float(agreement.double().mean())),
+        network=teacher if isinstance(teacher, nn.Module) else None,
     )
+
+
+def _share(part: str, rows: ranks.Rows) -> ranks.Rows:
+    """This process's rows of a part; the test part is measured by one process, whole."""
+    return rows if part == "test" else ranks.share(rows)
 
 
 def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tensor:

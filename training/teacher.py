@@ -7,12 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from training import ranks
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
 from training.determinism import derive_seed
 from training.fitting import Fitting, Schedule
+from training.networks import synchronise
+from training.precision import autocast, to_device
 from training.progress import Reporter
+from training.views import Views
 
 
 def train_teacher(
@@ -27,12 +31,15 @@ def train_teacher(
 
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
-    network.to(device)
-    x = torch.from_numpy(data.train.x).to(device)
-    y = torch.from_numpy(data.train.y.astype(np.int64)).to(device)
+    to_device(network, device)
+    synchronise(network)
+    views = Views(torch.from_numpy(ranks.share(data.train.x)).to(device), config.augment)
+    y = torch.from_numpy(ranks.share(data.train.y).astype(np.int64)).to(device)
 
     def loss(batch: Tensor) -> Tensor:
-        return functional.cross_entropy(network(x[batch]), y[batch])
+        with autocast(device, config.precision):
+            logits_NL = network(views[batch])
+        return functional.cross_entropy(logits_NL.float(), y[batch])
 
     schedule = Schedule(
         epochs=config.teacher_epochs,
@@ -40,7 +47,7 @@ def train_teacher(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
     )
-    fitting = Fitting(network, loss, len(y), schedule, derive_seed(config.seed, "teacher", "order"))
+    fitting = Fitting(network, loss, len(y), schedule, derive_seed(config.seed, "teacher", "order"), views=views)
     saved = checkpoint.load("teacher")
     if saved:
         fitting.restore(saved)

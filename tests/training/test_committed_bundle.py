@@ -21,7 +21,8 @@ def test_it_is_what_the_recipe_makes():
     assert training is not None
     config = dict(training.config)
     assert config.pop("classes") == ["conv-2-4"]
-    assert config == RECIPES["digits"].config.record()
+    record = RECIPES["digits"].config.record()
+    assert config == {key: record[key] for key in config}, "settings that came later are not in it"
     assert training.data_sha256 == digits.load(training.seed).sha256()
     assert training.commit is not None
     assert not training.commit.endswith("-dirty")

@@ -6,6 +6,7 @@ from training.networks.fully_connected import FullyConnected
 from training.networks.recurrent import Recurrent
 from training.networks.resnet import ResNet
 from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork
+from training.networks.synchronised import synchronise
 
 __all__ = [
     "Convolutional",
@@ -17,4 +18,5 @@ __all__ = [
     "Recurrent",
     "ResNet",
     "StagedNetwork",
+    "synchronise",
 ]
