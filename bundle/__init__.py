@@ -10,15 +10,15 @@ import os
 # It reads this when it is loaded, and every package here imports `bundle` first.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
+from bundle.chunk import Chunk
+from bundle.edges import Connection, State, Tensor
 from bundle.errors import BundleError, BundleNotFound, InvalidBundle
 from bundle.manifest import (
     FORMAT_VERSION,
-    Connection,
     Manifest,
     Member,
     Round,
     Teacher,
-    Tensor,
     Training,
 )
 from bundle.quality import Evaluation, ExitRule, Outlook, Prefix, Scores
@@ -29,6 +29,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "BundleNotFound",
+    "Chunk",
     "Connection",
     "Evaluation",
     "ExitRule",
@@ -39,6 +40,7 @@ __all__ = [
     "Prefix",
     "Round",
     "Scores",
+    "State",
     "Teacher",
     "Tensor",
     "Training",

@@ -11,38 +11,20 @@ All shapes exclude the batch axis, which is dynamic and comes first.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
+from bundle.chunk import Chunk
+from bundle.edges import Connection, Tensor
 from bundle.quality import Evaluation, ExitRule, Prefix
-from bundle.record import NAME_PATTERN, DType, NonNegative, Record, Sha256, Shape, Share
+from bundle.record import NAME_PATTERN, NonNegative, Record, Sha256, Share
 
 FORMAT_VERSION: Final = 1
 """Raised whenever an older reader would misread a newer manifest."""
-
-
-class Tensor(Record):
-    """A named typed array at a graph edge."""
-
-    name: str
-    dtype: DType
-    shape: Shape
-    """Without the batch axis."""
-
-
-class Connection(Record):
-    """An activation of an earlier member, fed to a later one."""
-
-    input: str
-    """Name of the input in this member's graph."""
-    from_member: Annotated[int, Field(ge=0)]
-    from_output: str
-    """Name of the output in the earlier member's graph."""
-    dtype: DType
-    shape: Shape
 
 
 class Round(Record):
@@ -78,6 +60,8 @@ class Member(Record):
     """`mean`: the logits join the running average; `replace`: they become the answer (last member only)."""
     outputs: tuple[Tensor, ...]
     """Every output of the graph, logits included."""
+    chunk: Chunk | None = None
+    """The same member for a stream; None where the input is no sequence, or the member cannot go on from a state."""
     flops: NonNegative
     """Floating point operations per sample, connections included; one multiply-add is two."""
     connection_flops: NonNegative = 0
@@ -98,6 +82,8 @@ class Member(Record):
         inputs = [connection.input for connection in self.connections]
         if len(set(inputs)) != len(inputs):
             raise ValueError(f"member {self.index}: two connections feed the same input")
+        if self.chunk and self.combine == "replace":
+            raise ValueError(f"member {self.index}: a stream is answered by a mean, so it has no chunk graph")
         return self
 
     def output(self, name: str) -> Tensor | None:
@@ -143,6 +129,9 @@ class Manifest(Record):
     task: Literal["classification", "regression"] = "classification"
     input: Tensor
     """The raw input: preprocessing is inside the graphs."""
+    chunk_steps: Annotated[int, Field(ge=1)] | None = None
+    """Steps of the sequence that a chunk graph takes at once, a divisor of the whole; None: there are no chunk graphs.
+    The members that have one come first, so a stream is answered by a prefix of the ensemble."""
     classes: tuple[str, ...]
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     prefixes: tuple[Prefix, ...]
@@ -162,14 +151,50 @@ class Manifest(Record):
             raise ValueError("classes: a classifier needs at least two")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: two have the same name")
-        if len({member.file for member in self.members}) != len(self.members):
+        files = [file for file, _ in self.files()]
+        if len(set(files)) != len(files):
             raise ValueError("members: two share a file")
         for position, member in enumerate(self.members):
             self._check_member(position, member)
         if [prefix.members for prefix in self.prefixes] != list(range(1, len(self.members) + 1)):
             raise ValueError("prefixes: must list 1, 2, ... up to the number of members, in order")
         self._check_calibration()
+        self._check_chunks()
         return self
+
+    def files(self) -> tuple[tuple[str, str], ...]:
+        """Name and SHA-256 of every graph."""
+        graphs: list[Member | Chunk] = [*self.members, *self.streaming]
+        return tuple((graph.file, graph.sha256) for graph in graphs)
+
+    @property
+    def streaming(self) -> tuple[Chunk, ...]:
+        """The chunk graphs of the members that can answer a stream: the first ones, perhaps none."""
+        return tuple(member.chunk for member in self.members if member.chunk)
+
+    @property
+    def chunk_input(self) -> Tensor:
+        """The raw input of a chunk graph: the bundle's, `chunk_steps` steps long."""
+        if self.chunk_steps is None:
+            raise ValueError(f"bundle {self.name!r} has no chunk graphs")
+        return self.input.model_copy(update={"shape": (self.chunk_steps, *self.input.shape[1:])})
+
+    def _check_chunks(self) -> None:
+        have = [member.chunk is not None for member in self.members]
+        if have != sorted(have, reverse=True):
+            raise ValueError("members: one without a chunk graph stands before one with it")
+        if (self.chunk_steps is None) == have[0]:
+            raise ValueError("chunk_steps: must be given exactly when the first member has a chunk graph")
+        if self.chunk_steps and (not self.input.shape or self.input.shape[0] % self.chunk_steps):
+            raise ValueError(f"chunk_steps: {self.chunk_steps} does not divide the steps of input {self.input.shape}")
+        for position, chunk in enumerate(self.streaming):
+            logits = chunk.output(chunk.logits)
+            if logits is not None and self.task == "classification" and logits.shape != (len(self.classes),):
+                raise ValueError(
+                    f"chunk {chunk.file}: logits have shape {logits.shape} for {len(self.classes)} classes"
+                )
+            for connection in chunk.connections:
+                self._check_connection(position, connection, self.streaming)
 
     def _check_calibration(self) -> None:
         total = len(self.members)
@@ -191,15 +216,15 @@ class Manifest(Record):
         if logits is not None and self.task == "classification" and logits.shape != (len(self.classes),):
             raise ValueError(f"member {position}: logits have shape {logits.shape} for {len(self.classes)} classes")
         for connection in member.connections:
-            self._check_connection(position, connection)
+            self._check_connection(position, connection, self.members)
 
-    def _check_connection(self, position: int, connection: Connection) -> None:
+    def _check_connection(self, position: int, connection: Connection, graphs: Sequence[Member | Chunk]) -> None:
         where = f"member {position}: connection {connection.input!r}"
         if connection.input == self.input.name:
             raise ValueError(f"{where} has the name of the bundle's input")
         if connection.from_member >= position:
             raise ValueError(f"{where} comes from member {connection.from_member}, which does not run before it")
-        source = self.members[connection.from_member].output(connection.from_output)
+        source = graphs[connection.from_member].output(connection.from_output)
         if source is None:
             raise ValueError(f"{where}: member {connection.from_member} has no output {connection.from_output!r}")
         if (source.dtype, source.shape) != (connection.dtype, connection.shape):

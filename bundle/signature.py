@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
+from bundle.edges import Connection, Tensor
 from bundle.errors import InvalidBundle
-from bundle.manifest import Manifest, Tensor
+from bundle.manifest import Manifest
 
 _ONNX_TYPES = {"float": "float32", "double": "float64"}
 
@@ -39,12 +40,41 @@ def check_signature(
         InvalidBundle: an edge is missing, unknown, or of another dtype or shape than promised.
     """
     member = manifest.members[index]
-    fed = [Tensor(name=link.input, dtype=link.dtype, shape=link.shape) for link in member.connections]
+    _check(file, manifest.input, _fed(member.connections), member.outputs, inputs, outputs)
+
+
+def check_chunk_signature(
+    file: Path, manifest: Manifest, index: int, inputs: Sequence[Edge], outputs: Sequence[Edge]
+) -> None:
+    """The same for the chunk graph of member `index`.
+
+    Raises:
+        InvalidBundle: an edge is missing, unknown, or of another dtype or shape than promised.
+    """
+    chunk = manifest.streaming[index]
+    before = [Tensor(name=state.input, dtype=state.dtype, shape=state.shape) for state in chunk.states]
+    after = [Tensor(name=state.output, dtype=state.dtype, shape=state.shape) for state in chunk.states]
+    fed = [*_fed(chunk.connections), *before]
+    _check(file, manifest.chunk_input, fed, [*chunk.outputs, *after], inputs, outputs)
+
+
+def _fed(connections: Sequence[Connection]) -> list[Tensor]:
+    return [Tensor(name=link.input, dtype=link.dtype, shape=link.shape) for link in connections]
+
+
+def _check(
+    file: Path,
+    raw: Tensor,
+    fed: Sequence[Tensor],
+    given: Sequence[Tensor],
+    inputs: Sequence[Edge],
+    outputs: Sequence[Edge],
+) -> None:
     found = {edge.name: edge for edge in inputs}
-    if manifest.input.name in found or not fed:
-        fed.append(manifest.input)
+    if raw.name in found or not fed:
+        fed = [*fed, raw]
     _compare(file, "input", fed, found)
-    _compare(file, "output", member.outputs, {edge.name: edge for edge in outputs})
+    _compare(file, "output", given, {edge.name: edge for edge in outputs})
 
 
 def _compare(file: Path, kind: str, expected: Sequence[Tensor], found: dict[str, Edge]) -> None:

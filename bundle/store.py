@@ -34,6 +34,10 @@ class Bundle:
         """The ONNX file of member `index`."""
         return self.path / self.manifest.members[index].file
 
+    def chunk_graph(self, index: int) -> Path:
+        """The ONNX file with which member `index` answers a stream."""
+        return self.path / self.manifest.streaming[index].file
+
 
 def open_bundle(models: Path, name: str, version: int | None = None) -> Bundle:
     """Open `name` at `version` (default: the highest).
@@ -56,8 +60,8 @@ def open_bundle(models: Path, name: str, version: int | None = None) -> Bundle:
         raise InvalidBundle(
             f"{folder / MANIFEST} is of {manifest.name}/{manifest.version}, but its folder says {name}/{version}."
         )
-    for member in manifest.members:
-        _check_hash(folder / member.file, member.sha256)
+    for file, digest in manifest.files():
+        _check_hash(folder / file, digest)
     return Bundle(folder, manifest)
 
 
@@ -66,7 +70,7 @@ def write_bundle(models: Path, graphs: Mapping[str, bytes], describe: Callable[[
 
     Args:
         models: the models folder; made if it is missing.
-        graphs: content of each member's ONNX file, by file name.
+        graphs: content of each ONNX file, by file name.
         describe: gives the manifest for a version number; called again if another job took that number.
 
     Raises:
@@ -160,8 +164,7 @@ def _check_hash(path: Path, expected: str) -> None:
 
 
 def _check_agreement(manifest: Manifest, graphs: Mapping[str, bytes]) -> None:
-    listed = {member.file: member.sha256 for member in manifest.members}
-    if listed != {file: sha256(content) for file, content in graphs.items()}:
+    if dict(manifest.files()) != {file: sha256(content) for file, content in graphs.items()}:
         raise InvalidBundle(f"The manifest of {manifest.name} does not list exactly the given graphs and hashes.")
 
 

@@ -33,7 +33,7 @@ from service.ingress import Ingress, visit_of
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.openapi import describe
-from service.routes import feedback, health, models, predict
+from service.routes import feedback, health, models, predict, stream
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def _build(context: Context) -> FastAPI:
 
     app = FastAPI(title="anytime-distil", lifespan=lifespan)
     app.state.context = context
-    for module in (predict, feedback, models, health):
+    for module in (predict, stream, feedback, models, health):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)

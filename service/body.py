@@ -1,14 +1,18 @@
-"""Bytes of a body to a valid request object."""
+"""Bytes of a request, head and body, to a valid request object."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
+from service import npy
 from service.errors import InvalidField, MalformedBody
+from service.schemas import Knobs, PredictRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -20,17 +24,67 @@ async def read_json(request: Request, schema: type[Schema]) -> Schema:
         MalformedBody: it is no JSON object.
         InvalidField: a field is missing, unknown or of the wrong type.
         BodyTooLarge: it grew past the limit while it was read.
+        RequestTimeout: it came too slowly.
     """
     try:
-        document = orjson.loads(await request.body())
-    except ClientDisconnect as error:
-        raise MalformedBody("The client hung up before the whole body had come.") from error
+        document = orjson.loads(await _read(request))
     except orjson.JSONDecodeError as error:
         raise MalformedBody(f"The body is not valid JSON: {error}.") from error
     if not isinstance(document, dict):
         raise MalformedBody("The body must be a JSON object.")
+    return _validated(schema, document, strict=True)
+
+
+async def read_predict(request: Request) -> PredictRequest:
+    """Read a request for a prediction: JSON, or an .npy body with the other fields in the query.
+
+    Its `inputs` are nested lists or an array, not yet held against a model.
+
+    Raises:
+        Problem: as `read_json`.
+    """
+    query = request.scope["query_string"]
+    if request.headers.get("content-type") == npy.MEDIA_TYPE:
+        knobs = knobs_of(query)
+        try:
+            inputs = npy.decode(await _read(request))
+        except npy.NotNpy as error:
+            raise MalformedBody(f"The body is not valid .npy: {error}.") from error
+        return PredictRequest.model_construct(inputs=inputs, **dict(knobs))
+    if query:
+        raise InvalidField(
+            "The query must be empty beside a JSON body: put its fields into the body.", field=query.decode("latin-1")
+        )
+    return await read_json(request, PredictRequest)
+
+
+def knobs_of(query: bytes) -> Knobs:
+    """The fields of a query string; several `outputs` are separated by commas.
+
+    Raises:
+        InvalidField: a field is unknown, of the wrong type, or there twice.
+    """
+    if not query:
+        return Knobs()
+    fields: dict[str, Any] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        if name in fields:
+            raise InvalidField(f"Field `{name}`: it is in the query twice.", field=name)
+        fields[name] = value.split(",") if name == "outputs" else value
+    # A query is text: here "50" is a number.
+    return _validated(Knobs, fields, strict=False)
+
+
+async def _read(request: Request) -> bytes:
     try:
-        return schema.model_validate(document)
+        return await request.body()
+    except ClientDisconnect as error:
+        raise MalformedBody("The client hung up before the whole body had come.") from error
+
+
+def _validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:
+    try:
+        return schema.model_validate(fields, strict=strict)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(map(str, first["loc"]))

@@ -5,13 +5,17 @@ What goes over the wire is decided once, by the functions at the end; the two cl
     with AnytimeClient("http://127.0.0.1:8000") as client:
         answer = client.predict(samples, deadline_ms=20)
         print(answer.members_used, answer.predictions[0].index)
+
+Arrays travel as they are in memory, in .npy form; lists travel as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, NoReturn, Self, TypedDict, TypeVar, Unpack
+from urllib.parse import urlencode
 
 import httpx
 import numpy as np
@@ -19,13 +23,33 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from service.schemas import FeedbackResponse, ModelCard, ModelList, Output, PredictResponse
+from service import npy
+from service.schemas import AnswerHead, FeedbackResponse, ModelCard, ModelList, Output, PredictResponse, Progress
 
 Samples = npt.NDArray[Any] | Sequence[Any]
 Answer = TypeVar("Answer", bound=BaseModel)
 
 GRACE_S = 5.0
 """How long past a request's deadline the client waits for the server before it gives up on the connection."""
+
+
+class Knobs(TypedDict, total=False):
+    """What a request may say beside its samples; see `service.schemas.Knobs`."""
+
+    deadline_ms: float | None
+    model: str | None
+    version: int | None
+    max_members: int | None
+    outputs: Sequence[Output]
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayAnswer:
+    """An answer in binary form."""
+
+    head: AnswerHead
+    values: npt.NDArray[np.float32]
+    """Probabilities or logits, (rows, classes)."""
 
 
 class AnytimeError(Exception):
@@ -52,31 +76,50 @@ class AnytimeClient:
 
     Args:
         base_url: where the server is.
-        http: an httpx client to use instead of a new one; for TLS, proxies, authentication, tests.
+        api_key: sent with each request, if the server wants one.
+        http: an httpx client to use instead of a new one; for TLS, proxies, tests.
     """
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, http: httpx.Client | None = None) -> None:
-        self._http = http or httpx.Client(base_url=base_url, timeout=None)
-
-    def predict(
+    def __init__(
         self,
-        inputs: Samples,
+        base_url: str = "http://127.0.0.1:8000",
         *,
-        deadline_ms: float | None = None,
-        model: str | None = None,
-        version: int | None = None,
-        max_members: int | None = None,
-        outputs: Sequence[Output] = (),
-        request_id: str | None = None,
-    ) -> PredictResponse:
-        """The best answer by the deadline; see `PredictRequest` for the arguments.
+        api_key: str | None = None,
+        http: httpx.Client | None = None,
+    ) -> None:
+        self._http = http or httpx.Client(base_url=base_url, timeout=None)
+        self._http.headers.update(_authorization(api_key))
+
+    def predict(self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]) -> PredictResponse:
+        """The best answer by the deadline.
 
         Raises:
             AnytimeError: the server answered with a problem document.
             httpx.TransportError: there was no answer.
         """
-        request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
-        return _read(self._http.post(**request), PredictResponse)
+        return _read(self._http.post(**_predict("/predict", inputs, request_id, knobs)), PredictResponse)
+
+    def predict_array(self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]) -> ArrayAnswer:
+        """As `predict`, but the answer too is one array: probabilities, or logits if `outputs` says so."""
+        request = _accepting_npy(_predict("/predict", inputs, request_id, knobs))
+        return _read_array(self._http.post(**request))
+
+    def predict_stream(
+        self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
+    ) -> Iterator[Progress | PredictResponse]:
+        """As `predict`, but yields each prefix as it is finished; the last one yielded is the answer.
+
+        Raises:
+            AnytimeError: the server answered with a problem document.
+            httpx.TransportError: the stream ended before the answer.
+        """
+        with self._http.stream("POST", **_predict("/predict/stream", inputs, request_id, knobs)) as response:
+            if not response.is_success:
+                response.read()
+                _raise(response)
+            events = _Events()
+            for line in response.iter_lines():
+                yield from events.feed(line)
 
     def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
@@ -109,23 +152,41 @@ class AnytimeClient:
 class AsyncAnytimeClient:
     """Client for asyncio; the same methods as `AnytimeClient`, awaited."""
 
-    def __init__(self, base_url: str = "http://127.0.0.1:8000", *, http: httpx.AsyncClient | None = None) -> None:
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
         self._http = http or httpx.AsyncClient(base_url=base_url, timeout=None)
+        self._http.headers.update(_authorization(api_key))
 
     async def predict(
-        self,
-        inputs: Samples,
-        *,
-        deadline_ms: float | None = None,
-        model: str | None = None,
-        version: int | None = None,
-        max_members: int | None = None,
-        outputs: Sequence[Output] = (),
-        request_id: str | None = None,
+        self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> PredictResponse:
         """See `AnytimeClient.predict`."""
-        request = _predict(inputs, deadline_ms, model, version, max_members, outputs, request_id)
-        return _read(await self._http.post(**request), PredictResponse)
+        return _read(await self._http.post(**_predict("/predict", inputs, request_id, knobs)), PredictResponse)
+
+    async def predict_array(
+        self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
+    ) -> ArrayAnswer:
+        """See `AnytimeClient.predict_array`."""
+        request = _accepting_npy(_predict("/predict", inputs, request_id, knobs))
+        return _read_array(await self._http.post(**request))
+
+    async def predict_stream(
+        self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
+    ) -> AsyncIterator[Progress | PredictResponse]:
+        """See `AnytimeClient.predict_stream`."""
+        async with self._http.stream("POST", **_predict("/predict/stream", inputs, request_id, knobs)) as response:
+            if not response.is_success:
+                await response.aread()
+                _raise(response)
+            events = _Events()
+            async for line in response.aiter_lines():
+                for event in events.feed(line):
+                    yield event
 
     async def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
@@ -155,26 +216,38 @@ class AsyncAnytimeClient:
         await self.close()
 
 
-def _predict(
-    inputs: Samples,
-    deadline_ms: float | None,
-    model: str | None,
-    version: int | None,
-    max_members: int | None,
-    outputs: Sequence[Output],
-    request_id: str | None,
-) -> dict[str, Any]:
-    fields = {
-        "inputs": np.ascontiguousarray(inputs) if isinstance(inputs, np.ndarray) else inputs,
-        "deadline_ms": deadline_ms,
-        "model": model,
-        "version": version,
-        "max_members": max_members,
-        "outputs": list(outputs),
+class _Events:
+    """Server-sent events out of lines, as this service sends them: one `event` and one `data` line each."""
+
+    KINDS: ClassVar[dict[str, type[Progress] | type[PredictResponse]]] = {
+        "prefix": Progress,
+        "answer": PredictResponse,
     }
-    request = _post("/predict", {name: value for name, value in fields.items() if value is not None})
+
+    def __init__(self) -> None:
+        self._kind = ""
+
+    def feed(self, line: str) -> list[Progress | PredictResponse]:
+        """The event that this line completes, if it does."""
+        name, _, value = line.partition(": ")
+        if name == "event":
+            self._kind = value
+        return [self.KINDS[self._kind].model_validate_json(value)] if name == "data" else []
+
+
+def _authorization(api_key: str | None) -> dict[str, str]:
+    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
+def _predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) -> dict[str, Any]:
+    given = {name: value for name, value in knobs.items() if value is not None}
+    if isinstance(inputs, np.ndarray):
+        request = _post_array(url, inputs, given)
+    else:
+        request = _post(url, {"inputs": inputs, **given})
     if request_id is not None:
         request["headers"]["x-request-id"] = request_id
+    deadline_ms = knobs.get("deadline_ms")
     if deadline_ms is not None:
         request["timeout"] = deadline_ms / 1e3 + GRACE_S
     return request
@@ -189,9 +262,34 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
     return {"url": url, "content": content, "headers": {"content-type": "application/json"}}
 
 
+def _post_array(url: str, inputs: npt.NDArray[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in fields.items()})
+    return {
+        "url": f"{url}?{query}" if query else url,
+        "content": npy.encode(inputs),
+        "headers": {"content-type": npy.MEDIA_TYPE},
+    }
+
+
+def _accepting_npy(request: dict[str, Any]) -> dict[str, Any]:
+    request["headers"]["accept"] = npy.MEDIA_TYPE
+    return request
+
+
 def _read(response: httpx.Response, schema: type[Answer]) -> Answer:
-    if response.is_success:
-        return schema.model_validate_json(response.content)
+    if not response.is_success:
+        _raise(response)
+    return schema.model_validate_json(response.content)
+
+
+def _read_array(response: httpx.Response) -> ArrayAnswer:
+    if not response.is_success:
+        _raise(response)
+    head = AnswerHead.model_validate_json(response.headers["anytime-answer"])
+    return ArrayAnswer(head, npy.decode(response.content))
+
+
+def _raise(response: httpx.Response) -> NoReturn:
     if response.headers.get("content-type") == "application/problem+json":
         document = response.json()
         raise AnytimeError(document["status"], document["code"], document["detail"], document)

@@ -1,13 +1,14 @@
 """Everything a request can be answered with instead of a prediction, as RFC 9457 problem documents.
 
-bytes ──> JSON ──> fields ──> tensor ──> admitted ──> first prefix
-  │         │         │          │           │             │
-  │         │         │          │           │             ├─ NoPrefixInTime 504, MemberFailed 500
-  │         │         │          │           └─ Overloaded 503, WarmingUp 503, ShuttingDown 503
-  │         │         │          └─ WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows 422
-  │         │         └─ InvalidField, InvalidDeadline 422, UnknownModel, UnknownVersion, UnknownRequest 404
-  │         └─ MalformedBody 400
-  └─ BodyTooLarge 413
+head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> admitted ──> first prefix
+  │        │            │             │          │           │             │
+  │        │            │             │          │           │             ├─ NoPrefixInTime 504, MemberFailed 500
+  │        │            │             │          │           └─ Overloaded 503, WarmingUp 503, ShuttingDown 503
+  │        │            │             │          └─ WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows 422
+  │        │            │             └─ InvalidField, InvalidDeadline 422, UnknownModel, -Version, -Request 404
+  │        │            └─ MalformedBody 400
+  │        └─ BodyTooLarge 413, RequestTimeout 408
+  └─ TooManyConnections 503, RequestTimeout 408, Unauthorized 401
 
 Problem
 ├── ClientProblem     the request must change
@@ -71,10 +72,24 @@ class ServerProblem(Problem):
 
 
 class MalformedBody(ClientProblem):
-    """The body is not a JSON object."""
+    """The body is neither a JSON object nor an array in .npy form."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "malformed_body"
+
+
+class Unauthorized(ClientProblem):
+    """The request carries no API key that is known here."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "unauthorized"
+
+
+class RequestTimeout(ClientProblem):
+    """The head or the body of the request came too slowly."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "request_timeout"
 
 
 class BodyTooLarge(ClientProblem):
@@ -167,6 +182,12 @@ class Overloaded(Unavailable):
     code = "overloaded"
 
 
+class TooManyConnections(Unavailable):
+    """As many clients are connected as may be."""
+
+    code = "too_many_connections"
+
+
 class WarmingUp(Unavailable):
     """Members are still being measured."""
 
@@ -211,9 +232,9 @@ def codes() -> list[str]:
     return leaves(Problem)
 
 
-def problem_response(problem: Problem, request_id: str) -> Response:
+def document(problem: Problem, request_id: str) -> bytes:
     """The problem as an RFC 9457 document."""
-    document: Mapping[str, object] = {
+    fields: Mapping[str, object] = {
         "type": f"urn:anytime-distil:problem:{problem.code}",
         "title": problem.status.phrase,
         "status": problem.status.value,
@@ -222,6 +243,11 @@ def problem_response(problem: Problem, request_id: str) -> Response:
         "request_id": request_id,
         **problem.members,
     }
+    return orjson.dumps(fields)
+
+
+def problem_response(problem: Problem, request_id: str) -> Response:
+    """The answer that carries the document."""
     return Response(
-        orjson.dumps(document), problem.status, headers=problem.headers, media_type="application/problem+json"
+        document(problem, request_id), problem.status, headers=problem.headers, media_type="application/problem+json"
     )

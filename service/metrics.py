@@ -24,7 +24,7 @@ SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25
 OVERSHOOT_SECONDS = (0, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MEMBERS = (*range(1, 17), 24, 32)
-ANSWERS = (StoppedBy.COMPLETE, StoppedBy.DEADLINE, StoppedBy.MAX_MEMBERS, StoppedBy.MEMBER_FAILED)
+ANSWERS = tuple(reason for reason in StoppedBy if reason is not StoppedBy.ABANDONED)
 
 
 @dataclass(frozen=True, slots=True)

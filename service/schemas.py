@@ -29,12 +29,9 @@ class _Response(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
 
-class PredictRequest(_Request):
-    """A batch of samples and how long the answer may take."""
+class Knobs(_Request):
+    """What a request says beside its samples: in the JSON body, or in the query beside an .npy body."""
 
-    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
-
-    inputs: Rows
     deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Milliseconds from the arrival of the request's head to its answer. Absent: all members are run."""
     model: str | None = None
@@ -45,6 +42,14 @@ class PredictRequest(_Request):
     """Run no more members than this."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
     """What each prediction holds beside class, index and confidence."""
+
+
+class PredictRequest(Knobs):
+    """A batch of samples and how long the answer may take."""
+
+    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
+
+    inputs: Rows
 
 
 class Prediction(_Response):
@@ -62,7 +67,25 @@ class Prediction(_Response):
     """The running average itself, if asked for."""
 
 
-class PredictResponse(_Response):
+class AnswerHead(_Response):
+    """What is told of an answer beside its numbers."""
+
+    model: str
+    version: int
+    request_id: str
+    """Also in the header X-Request-ID; names this answer in POST /feedback."""
+    members_used: int
+    members_total: int
+    stopped_by: Literal["complete", "deadline", "max_members", "member_failed", "shutdown"]
+    """Why no further member was run."""
+    deadline_ms: float | None
+    elapsed_ms: float
+    """From the arrival of the request's head to the encoding of this answer."""
+    expected_accuracy: float
+    """Accuracy of this prefix on the bundle's held-out split."""
+
+
+class PredictResponse(AnswerHead):
     """The last prefix that was finished in time."""
 
     model_config = _example(
@@ -82,17 +105,16 @@ class PredictResponse(_Response):
         }
     )
 
-    model: str
-    version: int
-    request_id: str
-    """Also in the header X-Request-ID; names this answer in POST /feedback."""
+    predictions: list[Prediction]
+
+
+class Progress(_Response):
+    """One finished prefix of a request that is still under way."""
+
     members_used: int
     members_total: int
-    stopped_by: Literal["complete", "deadline", "max_members", "member_failed"]
-    """Why no further member was run."""
-    deadline_ms: float | None
     elapsed_ms: float
-    """From the arrival of the request's head to the encoding of this answer."""
+    """From the arrival of the request's head to the encoding of this event."""
     expected_accuracy: float
     """Accuracy of this prefix on the bundle's held-out split."""
     predictions: list[Prediction]

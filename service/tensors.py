@@ -1,4 +1,4 @@
-"""JSON numbers to a tensor of the model's dtype and shape, or one sentence that says why not."""
+"""JSON numbers, or an array, to a tensor of the model's dtype and shape, or one sentence that says why not."""
 
 from __future__ import annotations
 
@@ -18,7 +18,13 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
         Problem: one of WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows.
     """
     array = _to_array(values, expected)
-    if array.size == 0 and array.ndim <= 1:
+    if array.ndim == 0:
+        raise WrongShape(
+            f"`inputs` is one number, but {_words(expected)}: send an array of samples.",
+            expected=["rows", *expected.shape],
+            got=[],
+        )
+    if array.size == 0 and (array.ndim == 1 or array.shape[0] == 0):
         raise EmptyBatch("`inputs` is empty: send at least one sample.")
     _check_kind(array, expected)
     if array.shape[1:] != expected.shape:
@@ -34,6 +40,8 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
 
 
 def _to_array(values: object, expected: Tensor) -> npt.NDArray[Any]:
+    if isinstance(values, np.ndarray):
+        return values
     if not isinstance(values, list):
         raise WrongShape(
             f"`inputs` is {_json_type(values)}, but {_words(expected)}: send an array of samples.",
@@ -76,7 +84,8 @@ def _convert(array: npt.NDArray[Any], expected: Tensor) -> npt.NDArray[Any]:
                 got=str(array.dtype),
             )
     with np.errstate(over="ignore"):
-        converted = np.ascontiguousarray(array, dtype)
+        # Aligned too: an array that is a view of a body may begin anywhere.
+        converted = np.require(array, dtype, ["C", "A"])
     if dtype.kind == "f" and not np.isfinite(converted).all():
         raise NotFinite(f"`inputs` holds NaN, infinity, or a number too large for {expected.dtype}.")
     return converted

@@ -62,6 +62,19 @@ class HeldExecutor(CpuExecutor):
         return super().run(step)
 
 
+class SteppedExecutor(CpuExecutor):
+    """Real members; on real requests each step waits for one `go.release()`."""
+
+    def __init__(self) -> None:
+        super().__init__(threads=1)
+        self.go = threading.Semaphore(0)
+
+    def run(self, step: Step) -> Logits:
+        if _of_clients(step):
+            assert self.go.acquire(timeout=5)
+        return super().run(step)
+
+
 class FailingExecutor(CpuExecutor):
     """Real members, but on real requests one of them raises, or gives NaN, where `at_fault` says so."""
 

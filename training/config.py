@@ -53,8 +53,9 @@ class Config:
     """Expansion at which the search begins: 0 as in Algorithm 2; 1 to connect members without first failing."""
     max_search: int = 2
     """Random restarts for each expansion of each class."""
-    connection: Literal["none", "residual", "dense"] = "residual"
-    """How an expanded member sees earlier ones: the stages of the last r added, or all of them projected."""
+    connection: Literal["none", "residual", "dense", "lstm", "gru"] = "residual"
+    """How an expanded member sees earlier ones: the stages of the last r added, or passed through the gates of an LSTM
+    or GRU whose state runs over the members; `dense`: those of all, projected."""
     eta: float = 1.0
     """Step of the weight update, Eqs. 4 and 5; its unit is set by `eta_rule`."""
     eta_rule: Literal["literal", "scaled", "theorem"] = "literal"

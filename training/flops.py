@@ -88,7 +88,7 @@ def _cost(module: nn.Module, inputs: tuple[Tensor, ...], output: object) -> floa
     if isinstance(module, nn.Linear):
         return float(2 * module.in_features * output.numel())
     if isinstance(module, Connection):
-        return float(module.additions(output))
+        return float(module.elementwise(output))
     return 0.0
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from service.engine.cost import CostModel
@@ -59,8 +59,12 @@ class Gate:
 
     def post(self, settled: Sequence[Settled]) -> None:
         """The worker's `on_settled`: wake those who wait. From any thread."""
+        self.tell(lambda: self._wake(settled))
+
+    def tell(self, news: Callable[[], None]) -> None:
+        """Call `news` on the loop, unless that has ended. From any thread."""
         if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._wake, settled)
+            self._loop.call_soon_threadsafe(news)
 
     async def answer(self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]) -> Outcome:
         """Run the ticket through the worker and wait for its outcome.

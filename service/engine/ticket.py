@@ -9,6 +9,7 @@ A ticket is shared by two threads without a lock, because every field has one wr
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -22,7 +23,7 @@ Logits = npt.NDArray[np.float32]
 
 
 class StoppedBy(StrEnum):
-    """Why no further member was run. The first four are answers a client sees."""
+    """Why no further member was run. A client sees all but `abandoned`."""
 
     COMPLETE = "complete"
     DEADLINE = "deadline"
@@ -68,6 +69,8 @@ class Ticket:
     classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
     """Winning class of each row after each member: agreement and feedback are counted from these."""
     published: Published | None = None
+    on_published: Callable[[], object] | None = None
+    """Called on the worker's thread after each published prefix: for who watches the request get better."""
 
     @property
     def rows(self) -> int:
@@ -84,3 +87,5 @@ class Ticket:
             answer = self.total / np.float32(self.depth)
         self.classes_by_prefix.append(answer.argmax(axis=1))
         self.published = Published(self.depth, answer)
+        if self.on_published is not None:
+            self.on_published()

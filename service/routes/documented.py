@@ -7,21 +7,62 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.schemas import ProblemDocument
+from service import npy
+from service.schemas import AnswerHead, Knobs, ProblemDocument
 
 REFERENCE = "#/components/schemas/{model}"
 
+ANSWER = "anytime-answer"
+"""Header of an .npy answer: what JSON would tell beside the numbers."""
+
+ARRAY = {"type": "string", "format": "binary", "description": "One array in .npy form, version 1.0 or 2.0."}
+
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """`openapi_extra` for a route that decodes a body of this model itself."""
-    content = {"application/json": {"schema": {"$ref": REFERENCE.format(model=model.__name__)}}}
-    return {"requestBody": {"required": True, "content": content}}
+    """`openapi_extra` for a route that decodes a JSON body of this model itself."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": _reference(model)}}}}
+
+
+def body_or_array(model: type[BaseModel]) -> dict[str, Any]:
+    """`openapi_extra` for a route that takes this model as JSON, or its `inputs` as .npy and the rest as query."""
+    extra = body_of(model)
+    extra["requestBody"]["content"][npy.MEDIA_TYPE] = {"schema": ARRAY}
+    properties = Knobs.model_json_schema()["properties"]
+    extra["parameters"] = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": "Beside an .npy body only. " + schema.pop("description", ""),
+            "schema": schema,
+            **({"style": "form", "explode": False} if schema.get("type") == "array" else {}),
+        }
+        for name, schema in properties.items()
+    ]
+    return extra
+
+
+def or_array() -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route that answers with an .npy body to who accepts one."""
+    head = {"content": {"application/json": {"schema": _reference(AnswerHead)}}}
+    described = {"description": "Of an .npy answer: what JSON would tell beside the numbers."}
+    return {200: {"content": {npy.MEDIA_TYPE: {"schema": ARRAY}}, "headers": {"Anytime-Answer": described | head}}}
+
+
+def events() -> dict[int | str, dict[str, Any]]:
+    """`responses` of the route that answers with server-sent events."""
+    text = {"type": "string", "description": "Events `prefix` (data: Progress) and `answer` (data: PredictResponse)."}
+    return {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": text}}}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """`responses` for a route that may answer with these problem statuses."""
-    schema = {"schema": {"$ref": REFERENCE.format(model=ProblemDocument.__name__)}}
+    schema = {"schema": _reference(ProblemDocument)}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": schema}}
         for status in statuses
     }
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": REFERENCE.format(model=model.__name__)}

@@ -18,7 +18,7 @@ router = APIRouter()
 @router.post(
     "/feedback",
     summary="True labels for an answered request",
-    responses=problems(400, 404, 413, 422),
+    responses=problems(400, 401, 404, 408, 413, 422),
     openapi_extra=body_of(FeedbackRequest),
 )
 async def feedback(request: Request) -> FeedbackResponse:

@@ -33,7 +33,7 @@ async def readiness(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response)
+@router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=problems(401, 404))
 async def metrics(request: Request) -> Response:
     """All instruments in the Prometheus text format."""
     return Response(generate_latest(context_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

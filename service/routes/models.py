@@ -12,14 +12,14 @@ from service.schemas import MemberCard, ModelCard, ModelList
 router = APIRouter()
 
 
-@router.get("/models", summary="All served bundles")
+@router.get("/models", summary="All served bundles", responses=problems(401))
 async def list_models(request: Request) -> ModelList:
     """Every served version of every bundle."""
     context = context_of(request)
     return ModelList(models=[_card(deployment, context) for deployment in context.deployments.all()])
 
 
-@router.get("/models/{name}", summary="One served bundle", responses=problems(404, 422))
+@router.get("/models/{name}", summary="One served bundle", responses=problems(401, 404, 422))
 async def show_model(name: str, request: Request, version: int | None = None) -> ModelCard:
     """The bundle in its highest served version, or in the one asked for."""
     context = context_of(request)

@@ -67,6 +67,7 @@ def test_the_file_is_yaml_that_people_can_read():
     document = yaml.safe_load(PATH.read_text())
     assert set(document["paths"]) == {
         "/predict",
+        "/predict/stream",
         "/feedback",
         "/models",
         "/models/{name}",

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from training import flops
-from training.connections import Dense, Residual, connect, expansions, sources_of
+from training.connections import Dense, GRUGated, LSTMGated, Residual, connect, expansions, sources_of
 from training.networks import Convolutional, FullyConnected, Normalise, StagedNetwork
 
 SHAPE, LABELS = (16, 16), 4
@@ -25,14 +25,14 @@ def reach(network: StagedNetwork, x: Tensor, earlier: list[list[Tensor]]) -> int
     """How far from the middle a pixel can be and still change the first stage's tap in the middle."""
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter.abs_()  # nothing is cut off by a ReLU
+            parameter.abs_().mul_(0.1)  # nothing is cut off by a ReLU, and no gate is shut
     tap = network.eval()(x, earlier)[1][0]
     (gradient,) = torch.autograd.grad(tap[0, :, 8, 8].sum(), x, retain_graph=True)
     rows = torch.nonzero(gradient[0])[:, 0]
     return int((rows - 8).abs().max())
 
 
-@pytest.mark.parametrize("kind", ["residual", "dense"])
+@pytest.mark.parametrize("kind", ["residual", "dense", "lstm", "gru"])
 def test_a_connection_adds_depth_not_only_width(kind: str):
     """A tap that is added before the block goes through one more convolution with every member."""
     x = (torch.ones(1, *SHAPE) * 5).requires_grad_()
@@ -64,6 +64,36 @@ def test_residual_adds_and_dense_projects():
     assert flops.parameters(dense) == 2 * 3 * 3
 
 
+@pytest.mark.parametrize("spatial", [False, True])
+@pytest.mark.parametrize(("gated", "cell"), [(LSTMGated, torch.nn.LSTMCell), (GRUGated, torch.nn.GRUCell)])
+def test_gates_are_torchs_cell_stepping_from_member_to_member(gated, cell, spatial: bool):
+    width, shape = 3, (2, 3, 4, 4) if spatial else (2, 5, 3)
+    oldest, newer, own = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    connection, reference = gated(2, width, spatial=spatial), cell(width, width)
+    reference.load_state_dict(
+        {
+            f"{kind}_{side}": value.flatten(1) if kind == "weight" else value
+            for side, layer in (("ih", connection._input), ("hh", connection._state))
+            for kind, value in layer.named_parameters()
+        }
+    )
+    oldest_flat, *inputs = [tap.movedim(1 if spatial else -1, -1).reshape(-1, width) for tap in (oldest, newer, own)]
+    state = (torch.tanh(oldest_flat), oldest_flat) if cell is torch.nn.LSTMCell else oldest_flat
+    for entry in inputs:
+        state = reference(entry, state)
+    hidden = state[0] if cell is torch.nn.LSTMCell else state
+    expected = hidden.reshape(2, 4, 4, 3).movedim(-1, 1) if spatial else hidden.reshape(shape)
+    torch.testing.assert_close(connection(own, [oldest, newer]), expected)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_pitfall_18_gates_do_not_grow_with_what_is_read(kind: str):
+    one, three = build(kind, 1), build(kind, 3)
+    assert [p.shape for p in one.parameters()] == [p.shape for p in three.parameters()]
+    gates = {"lstm": 4, "gru": 3}[kind]
+    assert flops.parameters(one) - flops.parameters(build()) == sum(2 * gates * w * (w + 1) for w in (2, 3))
+
+
 def test_who_is_read():
     assert sources_of("none", 1, 4) == ()
     assert sources_of("residual", 0, 4) == ()
@@ -71,6 +101,8 @@ def test_who_is_read():
     assert sources_of("residual", 2, 4) == (2, 3)
     assert sources_of("residual", 2, 1) == (0,)
     assert sources_of("dense", 1, 4) == (0, 1, 2, 3)
+    for gated in ("lstm", "gru"):
+        assert [sources_of(gated, r, 4) for r in range(3)] == [(), (3,), (2, 3)]
     assert connect("residual", 0, 3, spatial=True) is None
     assert connect("none", 2, 3, spatial=True) is None
 
@@ -106,6 +138,10 @@ def test_flops_of_connections_are_counted_apart():
     taps = [[torch.zeros(1, 2, 16, 16)] * 2, [torch.zeros(1, 3, 8, 8)] * 2]
     residual = flops.count(build("residual", 2), x, taps)
     assert (residual.total - base, residual.connections) == (2 * elements, 2 * elements)
+    for kind, gates, operations in (("lstm", 4, 8), ("gru", 3, 7)):
+        gated = flops.count(build(kind, 2), x, taps)
+        products = sum(2 * 2 * gates * w * w * size for w, size in ((2, 256), (3, 64)))  # input and state, 2 each
+        assert (gated.total - base, gated.connections) == (2 * products + 2 * operations * elements,) * 2
     dense = flops.count(build("dense", 2), x, taps)
     projections = 2 * (2 * 2) * 2 * 16 * 16 + 2 * (2 * 3) * 3 * 8 * 8
     assert (dense.total - base, dense.connections) == (projections + elements, projections + elements)

@@ -39,7 +39,7 @@ def samples(shape: tuple[int, ...], count: int = 6) -> Tensor:
 
 
 @families
-@pytest.mark.parametrize("kind", ["residual", "dense"])
+@pytest.mark.parametrize("kind", ["residual", "dense", "lstm", "gru"])
 def test_members_read_members_of_their_family(family, shape: tuple[int, ...], kind: str):
     x = samples(shape)
     logits, taps = build(family, shape)(x)
@@ -117,7 +117,7 @@ def test_a_connection_adds_depth_to_images(family, reached: list[int], kind: str
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("kind", ["residual", "dense"])
+@pytest.mark.parametrize("kind", ["residual", "dense", "lstm", "gru"])
 def test_an_earlier_sequence_enters_before_the_recurrence_and_time_runs_forward(cell: str, kind: str):
     family = Recurrent(cell=cell, widths=(4,))
     network, x = build(family, SEQUENCE, kind, 1), samples(SEQUENCE, 1)
