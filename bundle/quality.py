@@ -31,6 +31,12 @@ class Outlook(Record):
     """Of these samples: after this prefix, after the next one, ... after all members. Estimates never fall with
     more members, so that a scheduler may take differences as gains."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if list(self.accuracy) != sorted(self.accuracy):
+            raise ValueError("the accuracies of a band of an outlook must not fall with more members")
+        return self
+
 
 class Prefix(Record):
     """Quality of the first `members` members, measured through onnxruntime on the held-out split."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -24,17 +24,20 @@ from service.engine.deadline import Clock, MonotonicClock
 from service.engine.device import open_executor
 from service.engine.executor import Executor
 from service.engine.gate import Gate
-from service.engine.rehearsal import rehearse
+from service.engine.host import Host
 from service.engine.reserve import Reserve
 from service.engine.scheduler import Scheduler
 from service.engine.worker import Worker
 from service.errors import InternalError, InvalidField, MethodNotAllowed, NotFound, Problem, problem_response
 from service.ingress import Ingress, visit_of
+from service.kept import KeptStates
 from service.ledger import Ledger
 from service.metrics import Metrics
 from service.openapi import describe
-from service.routes import feedback, health, models, predict, stream
+from service.repository import Repository
+from service.routes import continuation, feedback, health, models, predict, stream
 from service.settings import Settings
+from service.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,7 @@ def create_app(
     settings: Settings,
     *,
     executor: Executor | None = None,
+    new_executor: Callable[[], Executor] | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
 ) -> FastAPI:
@@ -53,7 +57,8 @@ def create_app(
 
     Args:
         settings: see `Settings`.
-        executor: where members run; by default what `settings.device` says.
+        executor: where members run; by default what `new_executor` opens.
+        new_executor: opens another after the device thread has died; by default what `settings.device` says.
         registry: where the metrics go; by default one of its own.
         clock: the source of time; by default the system's monotonic clock.
 
@@ -61,9 +66,11 @@ def create_app(
         BundleError: a bundle cannot be opened, or there is none.
         DeviceUnavailable: the wanted device cannot be had.
     """
+    replacement = new_executor or (lambda: open_executor(settings.device, settings.cpu_threads or None))
     context = _assemble(
         settings,
-        executor or open_executor(settings.device, settings.cpu_threads or None),
+        executor or replacement(),
+        replacement,
         Metrics(registry or CollectorRegistry()),
         clock or MonotonicClock(),
     )
@@ -75,15 +82,18 @@ def _build(context: Context) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.gate.open(asyncio.get_running_loop())
         context.worker.start()
-        warm_up = asyncio.create_task(_warm_up(context))
+        beside = asyncio.create_task(_run(context))
         yield
         context.draining = True
-        warm_up.cancel()
+        beside.cancel()
+        await asyncio.wait([beside])
+        context.kept.clear("the service is stopping")
+        await context.repository.close()
         await asyncio.to_thread(context.worker.stop)
 
     app = FastAPI(title="anytime-distil", lifespan=lifespan)
     app.state.context = context
-    for module in (predict, stream, feedback, models, health):
+    for module in (predict, stream, continuation, feedback, models, health):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)
@@ -98,23 +108,36 @@ def _build(context: Context) -> FastAPI:
     return app
 
 
-def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: Clock) -> Context:
+def _assemble(
+    settings: Settings, executor: Executor, new_executor: Callable[[], Executor], metrics: Metrics, clock: Clock
+) -> Context:
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
-    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows)
-    scheduler = Scheduler(costs, settings.max_batch_rows)
-    worker = Worker(executor, scheduler, costs, clock, gate.post, metrics.step_done)
+    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows, metrics.admitted, metrics.ended)
+
+    def new_scheduler() -> Scheduler:
+        return Scheduler(costs, settings.max_batch_rows)
+
+    supervisor = Supervisor(new_executor, new_scheduler)
+    worker = Worker(executor, new_scheduler(), costs, clock, gate.post, metrics.step_done, supervisor.died)
     for deployment in deployments.all():
         executor.load(deployment.key, deployment.bundle)
         worker.serve(deployment.key, deployment.manifest)
         metrics.serve(deployment.key, deployment.manifest)
         log.info("serving %s on %s", deployment.key, executor.provider)
+    host = Host(executor, worker, costs, clock, settings.max_batch_rows, settings.cost_quantile)
+    repository = Repository(settings.models_dir, settings.models, deployments, host, metrics)
+    kept = KeptStates(settings.max_kept_requests, settings.max_kept_bytes, repository.hold, repository.release)
     ledger = Ledger(settings.feedback_requests)
     reserve = Reserve(settings.reserve_ms / 1e3)
-    context = Context(settings, clock, deployments, executor, costs, worker, gate, reserve, metrics, ledger)
+    context = Context(
+        settings, clock, deployments, host, repository, kept, supervisor, costs, worker, gate, reserve, metrics, ledger
+    )
     metrics.watch(
         requests_in_flight=lambda: gate.requests_in_flight,
         rows_in_flight=lambda: gate.rows_in_flight,
+        kept_requests=lambda: len(kept),
+        kept_bytes=lambda: kept.size,
         ready=lambda: context.ready,
         device_thread_alive=lambda: worker.alive,
     )
@@ -124,7 +147,8 @@ def _assemble(settings: Settings, executor: Executor, metrics: Metrics, clock: C
 async def _warm_up(context: Context) -> None:
     """Measure the members and walk the HTTP path once; then the service is ready."""
     try:
-        await asyncio.wrap_future(context.worker.call(lambda: _measure(context)))
+        for deployment in context.deployments.all():
+            await context.host.measure(deployment.key, deployment.manifest)
         await _walk(context)
     except Exception:
         # Never ready: the orchestrator sees it in /readyz and /healthz, the operator in the log.
@@ -138,17 +162,15 @@ async def _warm_up(context: Context) -> None:
     log.info("ready")
 
 
-def _measure(context: Context) -> None:
-    """Time every member at every batch size; on the device's own thread."""
-    settings = context.settings
-    for deployment in context.deployments.all():
-        members = len(deployment.manifest.members)
-        costs = rehearse(
-            context.executor, deployment.key, members, settings.max_batch_rows, settings.cost_quantile, context.clock
-        )
-        context.costs.add(deployment.key, costs)
-        medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in costs)
-        log.info("measured %s: %s ms a member on one row", deployment.key, medians)
+async def _run(context: Context) -> None:
+    """What goes on beside the requests, from warm-up until the service stops."""
+    await _warm_up(context)
+    if not context.ready:
+        return
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(context.supervisor.watch(context))
+        if context.settings.models_poll_s:
+            tasks.create_task(context.repository.poll_forever(context.settings.models_poll_s))
 
 
 async def _walk(context: Context) -> None:

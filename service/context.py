@@ -9,14 +9,17 @@ from starlette.requests import Request
 from service.deployments import Deployments
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.executor import Executor
 from service.engine.gate import Gate
+from service.engine.host import Host
 from service.engine.reserve import Reserve
 from service.engine.worker import Worker
 from service.ingress import Visit
+from service.kept import KeptStates
 from service.ledger import Ledger
 from service.metrics import Metrics
+from service.repository import Repository
 from service.settings import Settings
+from service.supervisor import Supervisor
 
 
 @dataclass(slots=True)
@@ -26,7 +29,10 @@ class Context:
     settings: Settings
     clock: Clock
     deployments: Deployments
-    executor: Executor
+    host: Host
+    repository: Repository
+    kept: KeptStates
+    supervisor: Supervisor
     costs: CostModel
     worker: Worker
     gate: Gate

@@ -1,4 +1,4 @@
-"""The bundles that are served."""
+"""The bundles that are served. The table belongs to the event loop's thread."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from bundle import Bundle, BundleNotFound, Manifest, list_names, open_bundle
 from service.errors import UnknownModel, UnknownVersion
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Deployment:
-    """One served version of one bundle."""
+    """One version of one bundle, on the device."""
 
     bundle: Bundle
+    leases: int = 0
+    """Requests in flight and kept states that need its members."""
+    retired: bool = False
+    """Whether it takes no new requests: it leaves the device with its last lease."""
 
     @property
     def manifest(self) -> Manifest:
@@ -33,7 +37,7 @@ class Deployments:
     def __init__(self, bundles: Iterable[Bundle]) -> None:
         self._by_name: dict[str, dict[int, Deployment]] = {}
         for bundle in bundles:
-            self._by_name.setdefault(bundle.manifest.name, {})[bundle.manifest.version] = Deployment(bundle)
+            self.add(Deployment(bundle))
 
     @classmethod
     def open(cls, models_dir: Path, wanted: Iterable[str]) -> Deployments:
@@ -50,9 +54,25 @@ class Deployments:
             )
         return cls(_open(models_dir, entry) for entry in entries)
 
+    def add(self, deployment: Deployment) -> None:
+        """Let requests find it."""
+        manifest = deployment.manifest
+        self._by_name.setdefault(manifest.name, {})[manifest.version] = deployment
+
+    def remove(self, deployment: Deployment) -> None:
+        """Let no further request find it."""
+        versions = self._by_name[deployment.manifest.name]
+        del versions[deployment.manifest.version]
+        if not versions:
+            del self._by_name[deployment.manifest.name]
+
     def all(self) -> list[Deployment]:
         """Every served version, by name and version."""
-        return [versions[v] for _, versions in sorted(self._by_name.items()) for v in sorted(versions)]
+        return [one for name in sorted(self._by_name) for one in self.versions(name)]
+
+    def versions(self, name: str) -> list[Deployment]:
+        """Every served version of one name, ascending; empty when there is none."""
+        return [one for _, one in sorted(self._by_name.get(name, {}).items())]
 
     def find(self, name: str | None, version: int | None = None) -> Deployment:
         """The deployment that a request means.
@@ -65,7 +85,9 @@ class Deployments:
         if name is None:
             if len(self._by_name) > 1:
                 raise UnknownModel(f"Several models are served: say which in `model`: {names}.")
-            name = next(iter(self._by_name))
+            name = next(iter(self._by_name), "")
+        if not self._by_name:
+            raise UnknownModel("No model is served here at the moment: load one with POST /models/{name}/load.")
         versions = self._by_name.get(name)
         if versions is None:
             raise UnknownModel(f"No model {name!r} is served here; there are: {names}.")

@@ -10,6 +10,9 @@ head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> ad
   │        └─ BodyTooLarge 413, RequestTimeout 408
   └─ TooManyConnections 503, RequestTimeout 408, Unauthorized 401
 
+continue ──> kept state: UnknownRequest 404, AlreadyContinuing 409, StateGone 410
+load     ──> bundle: NoSuchBundle 404, BadBundle 422
+
 Problem
 ├── ClientProblem     the request must change
 ├── Unavailable       the same request may succeed later
@@ -156,10 +159,37 @@ class UnknownVersion(ClientProblem):
 
 
 class UnknownRequest(ClientProblem):
-    """Feedback for a request that is not remembered, or has been labelled."""
+    """A request that is not remembered: for feedback, or to be continued."""
 
     status = HTTPStatus.NOT_FOUND
     code = "unknown_request"
+
+
+class AlreadyContinuing(ClientProblem):
+    """Two requests want to go on from the same kept state; this one came second."""
+
+    status = HTTPStatus.CONFLICT
+    code = "already_continuing"
+
+
+class StateGone(ClientProblem):
+    """The state was kept, but has expired, was evicted, went with its bundle, or has nothing left to run."""
+
+    status = HTTPStatus.GONE
+    code = "state_gone"
+
+
+class NoSuchBundle(ClientProblem):
+    """The models folder has no such bundle, or not in that version."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "no_such_bundle"
+
+
+class BadBundle(ClientProblem):
+    """The bundle is there, but breaks the contract; what was served before still is."""
+
+    code = "bad_bundle"
 
 
 class NotFound(ClientProblem):

@@ -9,16 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from bundle import Manifest
+from service.engine.gate import Fate
 from service.engine.scheduler import Step
 from service.engine.ticket import StoppedBy, Ticket
 from service.errors import codes
 from service.ingress import Visit
 from service.ledger import Classes
+
+Instrument = TypeVar("Instrument", bound=MetricWrapperBase)
 
 SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 OVERSHOOT_SECONDS = (0, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5)
@@ -57,6 +62,7 @@ class Metrics:
         self.registry = registry
         self._models: dict[str, _Model] = {}
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
+        self._labelled_by_model: list[MetricWrapperBase] = []
         self._latency = self._histogram(
             "request_duration_seconds", "From the request's head to the answer's last byte.", SECONDS, "path", "status"
         )
@@ -64,6 +70,14 @@ class Metrics:
         self._deadlines = {outcome: deadlines.labels(outcome) for outcome in ("met", "late", "unanswered")}
         rejected = self._counter("rejected", "Requests answered by a problem document.", "reason")
         self._rejected = {code: rejected.labels(code) for code in codes()}
+        self._admitted = self._counter("admitted", "Requests that the engine took.")
+        ended = self._counter(
+            "ended", "How they ended: answered, failed (no prefix), cancelled (client gone).", "outcome"
+        )
+        self._ended = {outcome: ended.labels(outcome) for outcome in get_args(Fate)}
+        loads = self._counter("model_loads", "Versions loaded, failed to load, unloaded, while running.", "outcome")
+        self._loads = {outcome: loads.labels(outcome) for outcome in ("loaded", "failed", "unloaded")}
+        self._restarts = self._counter("device_restarts", "Restarts of the device thread after a bug had ended it.")
         self._overshoot = self._histogram(
             "deadline_overshoot_seconds",
             "Time past the deadline at the answer's last byte; 0 when met.",
@@ -111,11 +125,20 @@ class Metrics:
         for prefix in manifest.prefixes:
             self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
 
+    def forget(self, model: str) -> None:
+        """Drop the series of a bundle that has been unloaded."""
+        self._models.pop(model, None)
+        for instrument in self._labelled_by_model:
+            instrument.remove_by_labels({"model": model})
+        self._counts = {key: value for key, value in self._counts.items() if key[0] != model}
+
     def watch(
         self,
         *,
         requests_in_flight: Callable[[], float],
         rows_in_flight: Callable[[], float],
+        kept_requests: Callable[[], float],
+        kept_bytes: Callable[[], float],
         ready: Callable[[], float],
         device_thread_alive: Callable[[], float],
     ) -> None:
@@ -123,6 +146,8 @@ class Metrics:
         for name, text, value in (
             ("requests_in_flight", "Requests admitted and not answered.", requests_in_flight),
             ("rows_in_flight", "Rows admitted and not answered.", rows_in_flight),
+            ("kept_requests", "Answered requests that can be continued.", kept_requests),
+            ("kept_bytes", "What their states may hold.", kept_bytes),
             ("ready", "1 once all members have been measured.", ready),
             ("device_thread_alive", "1 while the thread that runs members lives.", device_thread_alive),
         ):
@@ -130,8 +155,8 @@ class Metrics:
 
     def step_done(self, step: Step, duration_s: float) -> None:
         """The worker's `on_step`; rehearsals on nobody's rows are left out."""
-        if step.tickets:
-            model = self._models[step.model]
+        model = self._models.get(step.model)
+        if step.tickets and model is not None:
             model.member_duration[step.member].observe(duration_s)
             model.batch_rows[step.member].observe(step.rows)
 
@@ -143,13 +168,32 @@ class Metrics:
         late_s = now - visit.deadline.at
         if visit.status == 200:
             self._deadlines["late" if late_s > 0 else "met"].inc()
-            self._models[visit.model].overshoot.observe(max(0.0, late_s))
+            model = self._models.get(visit.model)
+            # None: the last byte went out after the model had been unloaded.
+            if model is not None:
+                model.overshoot.observe(max(0.0, late_s))
         elif visit.status >= 500:
             self._deadlines["unanswered"].inc()
 
     def rejected(self, code: str) -> None:
         """A problem document went out."""
         self._rejected[code].inc()
+
+    def admitted(self) -> None:
+        """The engine has taken a request."""
+        self._admitted.inc()
+
+    def ended(self, fate: Fate) -> None:
+        """A request that was admitted has left the engine."""
+        self._ended[fate].inc()
+
+    def loaded(self, outcome: Literal["loaded", "failed", "unloaded"]) -> None:
+        """A version has come, could not come, or has gone."""
+        self._loads[outcome].inc()
+
+    def restarted(self) -> None:
+        """The device thread runs again."""
+        self._restarts.inc()
 
     def predicted(self, ticket: Ticket, stopped_by: StoppedBy, classes_by_prefix: Sequence[Classes]) -> None:
         """A prediction is about to go out."""
@@ -163,7 +207,9 @@ class Metrics:
                 prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
 
     def labelled(self, model: str, members: int, correct: int, rows: int) -> None:
-        """Feedback has come for a prefix."""
+        """Feedback has come for a prefix; nobody looks at that of an unloaded model."""
+        if model not in self._models:
+            return
         prefix = self._models[model].prefixes[members - 1]
         prefix.labelled.inc(rows)
         prefix.correct.inc(correct)
@@ -182,10 +228,15 @@ class Metrics:
         )
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
-        return Histogram(f"anytime_{name}", text, labels, buckets=buckets, registry=self.registry)
+        return self._noted(Histogram(f"anytime_{name}", text, labels, buckets=buckets, registry=self.registry), labels)
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"anytime_{name}", text, labels, registry=self.registry)
+        return self._noted(Counter(f"anytime_{name}", text, labels, registry=self.registry), labels)
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
-        return Gauge(f"anytime_{name}", text, labels, registry=self.registry)
+        return self._noted(Gauge(f"anytime_{name}", text, labels, registry=self.registry), labels)
+
+    def _noted(self, instrument: Instrument, labels: tuple[str, ...]) -> Instrument:
+        if "model" in labels:
+            self._labelled_by_model.append(instrument)
+        return instrument

@@ -12,7 +12,14 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.routes.documented import REFERENCE
-from service.schemas import AnswerHead, FeedbackRequest, PredictRequest, ProblemDocument, Progress
+from service.schemas import (
+    AnswerHead,
+    ContinueRequest,
+    FeedbackRequest,
+    PredictRequest,
+    ProblemDocument,
+    Progress,
+)
 
 VERSION = "1"
 """Of the contract, not of the release: raised when a client must change."""
@@ -38,7 +45,10 @@ def describe(app: FastAPI) -> None:
 def _complete(app: FastAPI) -> dict[str, Any]:
     schema = get_openapi(title=app.title, version=VERSION, summary=SUMMARY, description=DESCRIPTION, routes=app.routes)
     _, models = models_json_schema(
-        [(model, "validation") for model in (PredictRequest, FeedbackRequest, ProblemDocument, AnswerHead, Progress)],
+        [
+            (model, "validation")
+            for model in (PredictRequest, ContinueRequest, FeedbackRequest, ProblemDocument, AnswerHead, Progress)
+        ],
         ref_template=REFERENCE,
     )
     schemas = schema["components"]["schemas"]

@@ -42,6 +42,23 @@ class Knobs(_Request):
     """Run no more members than this."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
     """What each prediction holds beside class, index and confidence."""
+    keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Keep the state for this long, so that POST /predict/{request_id}/continue can go on from this answer."""
+
+
+class ContinueRequest(_Request):
+    """How much longer an answered request may take."""
+
+    model_config = _example({"deadline_ms": 50.0, "keep_ms": 1000.0})
+
+    deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Milliseconds from the arrival of this request's head to its answer. Absent: all members are run."""
+    max_members: Annotated[int, Field(ge=1)] | None = None
+    """Run no more members than this, those of the earlier answers included."""
+    outputs: Annotated[list[Output], Field(strict=False)] = []
+    """What each prediction holds beside class, index and confidence."""
+    keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
+    """Keep the state on for this long. Absent: this is the last time it is continued."""
 
 
 class PredictRequest(Knobs):
@@ -83,6 +100,8 @@ class AnswerHead(_Response):
     """From the arrival of the request's head to the encoding of this answer."""
     expected_accuracy: float
     """Accuracy of this prefix on the bundle's held-out split."""
+    kept_ms: float | None = None
+    """For how long the request can be continued; null if it was not asked for, could not be, or nothing is left."""
 
 
 class PredictResponse(AnswerHead):
@@ -99,6 +118,7 @@ class PredictResponse(AnswerHead):
             "deadline_ms": 20.0,
             "elapsed_ms": 17.312,
             "expected_accuracy": 0.953,
+            "kept_ms": None,
             "predictions": [
                 {"class": "setosa", "index": 0, "confidence": 0.93, "probabilities": [0.93, 0.05, 0.02]},
             ],
@@ -169,10 +189,21 @@ class ModelCard(_Response):
     """Quality of each prefix on the held-out split."""
 
 
+class LoadFailure(_Response):
+    """A version that was to be served and is not."""
+
+    name: str
+    version: int | None
+    detail: str
+    """One sentence that says what is wrong with the bundle."""
+
+
 class ModelList(_Response):
     """All served bundles."""
 
     models: list[ModelCard]
+    failures: list[LoadFailure] = []
+    """Of each name, the latest attempt to load it, if that failed; what was served before still is."""
 
 
 class Status(_Response):

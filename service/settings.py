@@ -35,6 +35,11 @@ class Settings(BaseSettings):
     """Bundles to serve, separated by commas, as `name` (its highest version) or `name/version`. Empty serves the
     highest version of every bundle in the folder."""
 
+    models_poll_s: Annotated[float, Field(ge=0)] = 0.0
+    """Seconds between two looks into the folder for new versions; 0 never looks. A new version is verified and measured
+    before it takes the traffic, and a bad one changes nothing; `POST /models/{name}/load` does the same at once. Names
+    that are pinned to a version in ANYTIME_MODELS are left alone."""
+
     device: Device = "auto"
     """Where members run. `auto` takes CUDA where it works and the CPU elsewhere; with `cuda` the service does not
     start without it."""
@@ -69,6 +74,15 @@ class Settings(BaseSettings):
 
     feedback_requests: Annotated[int, Field(ge=0)] = 10_000
     """Latest requests that `POST /feedback` can still label."""
+
+    max_keep_ms: Positive = 60_000.0
+    """Longest time for which a request may ask, with `keep_ms`, that its state be kept to be continued."""
+
+    max_kept_requests: Annotated[int, Field(ge=0)] = 10_000
+    """States that are kept at once; the least recently used goes first. 0 keeps none."""
+
+    max_kept_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """What those states may hold together, in the memory of the device the members run on."""
 
     drain_s: Positive = 10.0
     """Seconds that requests in flight may take after SIGTERM; then they are cut off."""

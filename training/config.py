@@ -81,6 +81,11 @@ class Config:
     """Peak rate of AdamW, after a short warm-up and before a cosine decay."""
     weight_decay: float = 1e-4
     """AdamW's."""
+    exit_risks: tuple[float, ...] = (0.01, 0.02, 0.05)
+    """Epsilons, ascending, for each of which an early-exit rule is looked for: bounds on the share of samples whose
+    answer is not that of the whole ensemble."""
+    exit_confidence: float = 0.95
+    """1 - delta: the probability with which each of these bounds holds."""
 
     def __post_init__(self) -> None:
         if not valid_name(self.name):
@@ -138,7 +143,12 @@ def _check_range(key: str, value: object) -> None:
         raise BadConfig(f"{key}={value} must be at least {MINIMUM[key]}.")
     if isinstance(value, float) and key not in MINIMUM and not 0 < value < float("inf"):
         raise BadConfig(f"{key}={value} must be positive and finite.")
-    if isinstance(value, tuple) and (not value or min(value) < 1):
+    if key == "exit_confidence" and isinstance(value, float) and not value < 1:
+        raise BadConfig(f"{key}={value} must be below 1.")
+    if key == "exit_risks" and isinstance(value, tuple):
+        if not value or list(value) != sorted(set(value)) or not 0 < value[0] <= value[-1] < 1:
+            raise BadConfig(f"{key}={value} must be one or more ascending numbers between 0 and 1.")
+    elif isinstance(value, tuple) and (not value or min(value) < 1):
         raise BadConfig(f"{key}={value} must be one or more positive integers.")
 
 
@@ -150,10 +160,13 @@ def _parse(key: str, text: str, kind: type) -> object:
         return text
     try:
         if typing.get_origin(kind) is tuple:
-            return tuple(int(part) for part in text.split(","))
+            part_kind = typing.get_args(kind)[0]
+            return tuple(part_kind(part) for part in text.split(","))
         return kind(text)
     except ValueError:
-        wanted = "integers separated by commas" if typing.get_origin(kind) is tuple else f"of type {kind.__name__}"
+        wanted = f"of type {kind.__name__}"
+        if typing.get_origin(kind) is tuple:
+            wanted = f"{'integers' if typing.get_args(kind)[0] is int else 'numbers'} separated by commas"
         raise BadConfig(f"{key}={text!r} is not {wanted}.") from None
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bundle import Bundle, Prefix
-from bundle.reference import running_average
+from bundle import Prefix, Scores
 
 BINS = 15
 """Equal-width bins of confidence for the calibration error."""
@@ -18,15 +17,14 @@ Array = npt.NDArray[Any]
 
 
 def measure(
-    bundle: Bundle, x: Array, y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
+    logits: Sequence[Array], y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
 ) -> tuple[Prefix, ...]:
     """One entry for each prefix.
 
     Args:
-        bundle: an opened bundle; only its graphs and wiring are used.
-        x: raw samples (N, *shape).
+        logits: the answer (N, L) after each member, as :func:`bundle.reference.running_average` yields them.
         y: labels (N,).
-        teacher_NL: the teacher's logits on `x`.
+        teacher_NL: the teacher's logits on the same samples.
         flops: FLOPs of each member.
         teacher_flops: what the fractions are of.
     """
@@ -37,11 +35,17 @@ def measure(
             members=k,
             accuracy=float((logits_NL.argmax(axis=1) == y).mean()),
             agreement=float((logits_NL.argmax(axis=1) == teacher).mean()),
-            nll=negative_log_likelihood(logits_NL, y),
-            ece=calibration_error(logits_NL, y),
+            **dict(scores(logits_NL, y)),
             flops_fraction=float(costs[k - 1]),
         )
-        for k, logits_NL in enumerate(running_average(bundle, x), start=1)
+        for k, logits_NL in enumerate(logits, start=1)
+    )
+
+
+def scores(logits_NL: Array, y: Array) -> Scores:
+    """How far softmax(logits) can be believed."""
+    return Scores(
+        nll=negative_log_likelihood(logits_NL, y), ece=calibration_error(logits_NL, y), brier=brier(logits_NL, y)
     )
 
 
@@ -64,3 +68,10 @@ def calibration_error(logits_NL: Array, y: Array) -> float:
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = np.bincount(bins, weights=confidence - correct, minlength=BINS)
     return float(min(1.0, np.abs(gaps).sum() / len(y)))
+
+
+def brier(logits_NL: Array, y: Array) -> float:
+    """Mean over samples of the squared distance of the probabilities from the label's one-hot vector."""
+    distance_NL = np.exp(log_softmax(logits_NL))
+    distance_NL[np.arange(len(y)), y] -= 1
+    return float((distance_NL**2).sum(axis=1).mean())

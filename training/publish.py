@@ -16,11 +16,11 @@ from bundle.store import sha256
 from training import flops
 from training.bdistil import Outcome
 from training.ensemble import Ensemble
-from training.evaluate import measure
 from training.export import INPUT, LOGITS, Graph, export_members
 from training.game import Game
+from training.quality import Quality, assess
 
-PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "torch")
+PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "scipy", "torch")
 
 
 def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
@@ -40,8 +40,8 @@ def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
             files,
             lambda version: _manifest(game, outcome, recipe, members, _unmeasured(members), version),
         )
-        prefixes = _measure(game, draft, members)
-    return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, prefixes, version))
+        quality = assess(game, draft, [member.flops for member in members])
+    return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, quality, version))
 
 
 def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Member, ...]:
@@ -68,21 +68,17 @@ def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Membe
     return tuple(entries)
 
 
-def _measure(game: Game, draft: Bundle, members: Sequence[Member]) -> tuple[Prefix, ...]:
-    """On the test part; fractions are of the whole ensemble when nobody knows what the teacher costs."""
-    costs = [member.flops for member in members]
-    test, teacher_NL = game.data.test, game.target.test_NL.cpu().numpy()
-    return measure(draft, test.x, test.y, teacher_NL, costs, game.target.teacher.flops or sum(costs))
-
-
-def _unmeasured(members: Sequence[Member]) -> tuple[Prefix, ...]:
-    return tuple(
-        Prefix(members=k, accuracy=0, agreement=0, nll=0, ece=0, flops_fraction=0) for k in range(1, len(members) + 1)
+def _unmeasured(members: Sequence[Member]) -> Quality:
+    return Quality(
+        tuple(
+            Prefix(members=k, accuracy=0, agreement=0, nll=0, ece=0, flops_fraction=0)
+            for k in range(1, len(members) + 1)
+        )
     )
 
 
 def _manifest(
-    game: Game, outcome: Outcome, recipe: str, members: tuple[Member, ...], prefixes: tuple[Prefix, ...], version: int
+    game: Game, outcome: Outcome, recipe: str, members: tuple[Member, ...], quality: Quality, version: int
 ) -> Manifest:
     config, data = game.config, game.data
     return Manifest(
@@ -92,8 +88,10 @@ def _manifest(
         input=Tensor.model_validate({"name": INPUT, "dtype": data.train.x.dtype.name, "shape": data.input_shape}),
         classes=data.classes,
         members=members,
-        prefixes=prefixes,
+        prefixes=quality.prefixes,
         evaluation=Evaluation(split="test", samples=len(data.test)),
+        calibration=quality.calibration,
+        exits=quality.exits,
         teacher=game.target.teacher,
         training=Training(
             recipe=recipe,

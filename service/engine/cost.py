@@ -77,6 +77,10 @@ class CostModel:
         """Start to predict for a model's members."""
         self._members[model] = members
 
+    def remove(self, model: str) -> None:
+        """Forget a model that has been unloaded."""
+        self._members.pop(model, None)
+
     def predict(self, model: str, member: int, rows: int, now: float) -> float:
         """Seconds for member `member` on `rows` rows."""
         return self._members[model][member].predict(rows, now)

@@ -9,11 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import Bundle, Manifest
-from bundle.signature import check_signature
 from service.engine.executor import forget_unread, outputs_read_later
-from service.engine.providers import CPU, open_session
+from service.engine.providers import CPU, open_member
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits
+from service.engine.ticket import Logits, Ticket
 
 Array = npt.NDArray[Any]
 
@@ -22,9 +21,7 @@ class CpuMember:
     """One session, and which arrays go in and out of it."""
 
     def __init__(self, bundle: Bundle, index: int, threads: int) -> None:
-        path = bundle.graph(index)
-        self._session = open_session(str(path), CPU, threads)
-        check_signature(path, bundle.manifest, index, self._session.get_inputs(), self._session.get_outputs())
+        self._session = open_member(bundle, index, CPU, threads)
         member = bundle.manifest.members[index]
         self._index = index
         self._links = member.connections
@@ -78,9 +75,19 @@ class CpuExecutor:
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member; see `Executor.load`."""
-        manifest = bundle.manifest
-        self._members[model] = [CpuMember(bundle, member.index, self._threads) for member in manifest.members]
-        self._manifests[model] = manifest
+        members = [CpuMember(bundle, member.index, self._threads) for member in bundle.manifest.members]
+        self._manifests[model], self._members[model] = bundle.manifest, members
+
+    def unload(self, model: str) -> None:
+        """Free the sessions of a model; see `Executor.unload`."""
+        self._manifests.pop(model, None)
+        self._members.pop(model, None)
+
+    def detach(self, ticket: Ticket) -> None:
+        """Copy what are views of larger arrays; see `Executor.detach`."""
+        for key, rows in ticket.activations.items():
+            if rows.base is not None:
+                ticket.activations[key] = rows.copy()
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""

@@ -15,12 +15,11 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle import Bundle, Manifest
-from bundle.signature import check_signature
 from service.engine.executor import forget_unread, outputs_read_later
-from service.engine.providers import CUDA, Provider, open_session
+from service.engine.providers import CUDA, Provider, open_member
 from service.engine.rows import RowMover
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits
+from service.engine.ticket import Logits, Ticket
 
 INPUT = (-1, "input")
 """Where a ticket keeps its input among the activations: uploaded at its first member, read by all."""
@@ -39,9 +38,8 @@ class BoundMember:
     """One session whose inputs and outputs are bound to device memory."""
 
     def __init__(self, bundle: Bundle, index: int, provider: Provider, device: str) -> None:
-        path, manifest = bundle.graph(index), bundle.manifest
-        self._session = open_session(str(path), provider)
-        check_signature(path, manifest, index, self._session.get_inputs(), self._session.get_outputs())
+        self._session = open_member(bundle, index, provider)
+        manifest = bundle.manifest
         member = manifest.members[index]
         self._device = device
         self.connections = member.connections
@@ -78,10 +76,18 @@ class DeviceExecutor:
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member; see `Executor.load`."""
         manifest = bundle.manifest
-        self._members[model] = [
-            BoundMember(bundle, member.index, self._provider, self._device) for member in manifest.members
-        ]
-        self._manifests[model] = manifest
+        members = [BoundMember(bundle, member.index, self._provider, self._device) for member in manifest.members]
+        self._manifests[model], self._members[model] = manifest, members
+
+    def unload(self, model: str) -> None:
+        """Free the sessions of a model; see `Executor.unload`."""
+        self._manifests.pop(model, None)
+        self._members.pop(model, None)
+
+    def detach(self, ticket: Ticket) -> None:
+        """Copy rows out of tensors that others share; see `Executor.detach`."""
+        for key, rows in ticket.activations.items():
+            ticket.activations[key] = DeviceRows(self._select(rows), 0, ticket.rows)
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""

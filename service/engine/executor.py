@@ -1,4 +1,7 @@
-"""What runs a member on a device. One thread uses an executor; it need not be safe for two."""
+"""What runs a member on a device.
+
+One thread runs steps; sessions may be opened on another, so that requests do not wait while a bundle is loaded.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Protocol
 
 from bundle import Bundle, Manifest
 from service.engine.scheduler import Step
-from service.engine.ticket import Logits
+from service.engine.ticket import Logits, Ticket
 
 
 class Executor(Protocol):
@@ -16,7 +19,17 @@ class Executor(Protocol):
     """onnxruntime's name of the execution provider in use."""
 
     def load(self, model: str, bundle: Bundle) -> None:
-        """Open one session per member; raises `InvalidBundle` if a graph is not what the manifest says."""
+        """Open one session per member, on any thread; steps of the model may come when it has returned.
+
+        Raises:
+            InvalidBundle: a graph cannot be opened, or is not what the manifest says. Nothing is left behind.
+        """
+
+    def unload(self, model: str) -> None:
+        """Free the sessions of a model, if it is loaded; between two steps, and no further step of it comes."""
+
+    def detach(self, ticket: Ticket) -> None:
+        """Let a settled ticket that is kept hold its own rows only, not the tensors of the whole steps it was in."""
 
     def run(self, step: Step) -> Logits:
         """Run the step's member on the rows of its tickets, in their order: logits (rows, classes).

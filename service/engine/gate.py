@@ -10,12 +10,16 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.scheduler import Settled
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.engine.worker import Worker
+
+Fate = Literal["answered", "failed", "cancelled"]
+"""How an admitted request left the engine: with a prefix, without one, or because its client had gone."""
 
 
 class QueueFull(Exception):
@@ -39,7 +43,17 @@ class Outcome:
 class Gate:
     """Bounded entrance to one worker. All methods but `post` belong to the event loop's thread."""
 
-    def __init__(self, costs: CostModel, clock: Clock, max_queue_rows: int, max_batch_rows: int) -> None:
+    def __init__(
+        self,
+        costs: CostModel,
+        clock: Clock,
+        max_queue_rows: int,
+        max_batch_rows: int,
+        on_admitted: Callable[[], None] = lambda: None,
+        on_ended: Callable[[Fate], None] = lambda _: None,
+    ) -> None:
+        self._on_admitted = on_admitted
+        self._on_ended = on_ended
         self._costs = costs
         self._clock = clock
         self._max_queue_rows = max_queue_rows
@@ -88,10 +102,13 @@ class Gate:
         timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
         self._waiting[ticket] = future
         self.rows_in_flight += ticket.rows
+        self._on_admitted()
         worker.submit(ticket)
+        stopped_by = StoppedBy.ABANDONED
         try:
             stopped_by = await future
         finally:
+            self._on_ended(_fate(stopped_by, ticket))
             watcher.cancel()
             if timer is not None:
                 timer.cancel()
@@ -120,6 +137,12 @@ class Gate:
 def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
     if not future.done():
         future.set_result(stopped_by)
+
+
+def _fate(stopped_by: StoppedBy, ticket: Ticket) -> Fate:
+    if stopped_by is StoppedBy.ABANDONED:
+        return "cancelled"
+    return "failed" if ticket.published is None else "answered"
 
 
 def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:

@@ -6,6 +6,9 @@ import ctypes
 
 import onnxruntime as ort
 
+from bundle import Bundle, InvalidBundle
+from bundle.signature import check_signature
+
 Provider = tuple[str, dict[str, str]]
 
 CPU: Provider = ("CPUExecutionProvider", {})
@@ -46,6 +49,30 @@ def open_session(graph: str | bytes, provider: Provider, threads: int = 1) -> or
             "install the CUDA libraries with `pip install 'anytime-distil[cuda]'`."
         )
     return session
+
+
+def open_member(bundle: Bundle, index: int, provider: Provider, threads: int = 1) -> ort.InferenceSession:
+    """The session of one member, its graph checked against the manifest.
+
+    Raises:
+        InvalidBundle: onnxruntime cannot open the graph, or its inputs and outputs are not those of the manifest.
+        DeviceUnavailable: onnxruntime fell back to another provider.
+    """
+    path = bundle.graph(index)
+    try:
+        session = open_session(str(path), provider, threads)
+    except DeviceUnavailable:
+        raise
+    except Exception as error:
+        # onnxruntime raises bare exceptions of a dozen kinds, one for each way a graph can be wrong.
+        raise InvalidBundle(f"{path} cannot be opened by onnxruntime: {first_line(error)}") from error
+    check_signature(path, bundle.manifest, index, session.get_inputs(), session.get_outputs())
+    return session
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says, without the stack that onnxruntime sometimes adds."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def has_cuda_driver() -> bool:

@@ -1,9 +1,13 @@
 """Warm-up: run every member at every batch size on zeros, and time it.
 
-First runs are slow (memory arenas grow, kernels are chosen), so they are not counted.
+First runs are slow (memory arenas grow, kernels are chosen, graphs are captured), so they are not counted. A
+model is rehearsed run by run, so that one which is loaded under traffic can be measured between the steps of
+requests; see `Host`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from service.engine.cost import MemberCost, batch_sizes
 from service.engine.deadline import Clock
@@ -19,22 +23,43 @@ BUDGET_S = 0.2
 def rehearse(
     executor: Executor, model: str, members: int, max_batch_rows: int, safety: float, clock: Clock
 ) -> list[MemberCost]:
-    """Measure the cost of each member of a loaded model; on the thread that owns the device."""
-    return [
-        MemberCost(
-            {rows: _time(executor, Step(model, member, (), rows), clock) for rows in batch_sizes(max_batch_rows)},
-            safety,
-        )
-        for member in range(members)
-    ]
+    """Measure a loaded model in one go, on a device that nobody else uses."""
+    rehearsal = Rehearsal(executor, model, members, max_batch_rows, clock)
+    while rehearsal.advance() is not None:
+        pass
+    return rehearsal.costs(safety)
 
 
-def _time(executor: Executor, step: Step, clock: Clock) -> list[float]:
-    for _ in range(UNCOUNTED_RUNS):
-        executor.run(step)
-    durations: list[float] = []
-    while len(durations) < MIN_RUNS or (len(durations) < MAX_RUNS and sum(durations) < BUDGET_S):
-        started = clock.now()
-        executor.run(step)
-        durations.append(clock.now() - started)
-    return durations
+class Rehearsal:
+    """Measures the members of a loaded model; used on the thread that owns the device."""
+
+    def __init__(self, executor: Executor, model: str, members: int, max_batch_rows: int, clock: Clock) -> None:
+        self._executor = executor
+        self._clock = clock
+        self._durations_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
+        self._runs = self._walk(model, batch_sizes(max_batch_rows))
+
+    def advance(self) -> float | None:
+        """Run one member once: its seconds, or None when all has been measured."""
+        return next(self._runs, None)
+
+    def costs(self, safety: float) -> list[MemberCost]:
+        """What was measured, member by member; `safety` is the quantile that predictions use."""
+        return [MemberCost(durations, safety) for durations in self._durations_s]
+
+    def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
+        for member, durations in enumerate(self._durations_s):
+            for rows in sizes:
+                yield from self._time(Step(model, member, (), rows), durations.setdefault(rows, []))
+
+    def _time(self, step: Step, durations: list[float]) -> Iterator[float]:
+        for _ in range(UNCOUNTED_RUNS):
+            yield self._run(step)
+        while len(durations) < MIN_RUNS or (len(durations) < MAX_RUNS and sum(durations) < BUDGET_S):
+            durations.append(self._run(step))
+            yield durations[-1]
+
+    def _run(self, step: Step) -> float:
+        started = self._clock.now()
+        self._executor.run(step)
+        return self._clock.now() - started

@@ -21,6 +21,9 @@ from service.engine.deadline import Deadline
 
 Logits = npt.NDArray[np.float32]
 
+PROGRESS = ("depth", "total", "activations", "classes_by_prefix", "published")
+"""Fields of a ticket that say how far it has come: what a request that resumes it takes over."""
+
 
 class StoppedBy(StrEnum):
     """Why no further member was run. A client sees all but `abandoned`."""
@@ -71,11 +74,45 @@ class Ticket:
     published: Published | None = None
     on_published: Callable[[], object] | None = None
     """Called on the worker's thread after each published prefix: for who watches the request get better."""
+    keep: bool = False
+    """Whether its state may be asked for after it has been answered."""
+    resumes: Ticket | None = None
+    """The answered request that this one goes on from, until `take_over`."""
 
     @property
     def rows(self) -> int:
         """Samples in the request."""
         return len(self.inputs)
+
+    def resumed(self, request_id: str, deadline: Deadline, member_limit: int, *, keep: bool) -> Ticket:
+        """A request that goes on where this one stopped; this one must have been settled or cancelled.
+
+        It has this one's answer from the start. The rest it takes over when it is admitted: the worker may at this
+        moment be running a last step of this one, whose result then counts too.
+        """
+        published = self.published
+        assert self.published is not None
+        return Ticket(
+            request_id=request_id,
+            model=self.model,
+            inputs=self.inputs,
+            deadline=deadline,
+            members_total=self.members_total,
+            member_limit=member_limit,
+            published=published,
+            classes_by_prefix=self.classes_by_prefix[: published.members if published else 0],
+            keep=keep,
+            resumes=self,
+        )
+
+    def take_over(self) -> None:
+        """Take the progress of the request that this one resumes; on the worker's thread, between two steps."""
+        earlier, self.resumes = self.resumes, None
+        if earlier is not None:
+            for name in PROGRESS:
+                setattr(self, name, getattr(earlier, name))
+            # Copied, lest two tickets write the same dictionary; the tensors in it are nobody's to change.
+            self.activations = dict(earlier.activations)
 
     def publish(self, logits: Logits, combine: str) -> None:
         """Join one more member's logits (rows, classes), and publish the prefix they complete."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from typing import TypeVar
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -27,6 +29,34 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 
+class WorkerStopped(Exception):
+    """The thread has ended, by `stop` or by a bug: what was asked of it will not be done."""
+
+    def __init__(self) -> None:
+        super().__init__("the device thread has ended")
+
+
+class _Call(Generic[Result]):
+    """A function that somebody waits for."""
+
+    def __init__(self, function: Callable[[], Result], by: float = 0.0) -> None:
+        self._function = function
+        self.by = by
+        self.future: Future[Result] = Future()
+
+    def run(self) -> None:
+        try:
+            result = self._function()
+        except BaseException as error:
+            with suppress(InvalidStateError):
+                self.future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            with suppress(InvalidStateError):
+                self.future.set_result(result)
+
+
 class Worker:
     """Runs steps until it is stopped.
 
@@ -37,6 +67,7 @@ class Worker:
         clock: the scheduler's `now`.
         on_settled: called on the worker's thread with the requests that get no further member.
         on_step: called on the worker's thread with each finished step and its seconds.
+        on_death: called on the worker's thread when a bug ends it; requests in flight are settled after that.
     """
 
     def __init__(
@@ -47,6 +78,7 @@ class Worker:
         clock: Clock,
         on_settled: Callable[[Sequence[Settled]], None],
         on_step: Callable[[Step, float], None],
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
         self._scheduler = scheduler
@@ -54,16 +86,19 @@ class Worker:
         self._clock = clock
         self._on_settled = on_settled
         self._on_step = on_step
+        self._on_death = on_death
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._spare: deque[_Call[Any]] = deque()
+        self._unsettled: set[Ticket] = set()
         self._running = False
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="device", daemon=True)
+        self._thread = self._new_thread()
 
     @property
     def alive(self) -> bool:
         """Whether the thread runs; False before `start`, after `stop`, and if a bug has ended it."""
-        return self._thread.is_alive()
+        return self._thread.is_alive() and not self._closed
 
     def start(self) -> None:
         """Start the thread."""
@@ -75,13 +110,28 @@ class Worker:
         self._inbox.put(self._stop)
         self._thread.join()
 
+    def restart(self, executor: Executor, scheduler: Scheduler) -> None:
+        """Start a new thread after a bug has ended the last one, on a fresh executor and an empty scheduler."""
+        self._thread.join()
+        self._executor, self._scheduler = executor, scheduler
+        self._manifests = {}
+        # Messages to the dead thread stay in its inbox: they are about tickets that have been settled.
+        self._inbox = queue.SimpleQueue()
+        self._closed = False
+        self._thread = self._new_thread()
+        self.start()
+
     def serve(self, model: str, manifest: Manifest) -> None:
         """Take requests for a loaded model; before `start`, or through `call`."""
         self._manifests[model] = manifest
 
+    def forget(self, model: str) -> None:
+        """Run nothing of a model any more, rehearsals of idle time included; through `call`."""
+        self._manifests.pop(model, None)
+
     def submit(self, ticket: Ticket) -> None:
         """Admit a request; it will be settled, whatever becomes of the worker."""
-        self._inbox.put(lambda: self._scheduler.admit(ticket, self._clock.now()))
+        self._inbox.put(lambda: self._admit(ticket))
         if self._closed:
             # The thread may have read its inbox for the last time.
             self._on_settled([Settled(ticket, StoppedBy.SHUTDOWN)])
@@ -91,17 +141,30 @@ class Worker:
         self._inbox.put(lambda: self._scheduler.cancel(ticket, reason))
 
     def call(self, function: Callable[[], Result]) -> Future[Result]:
-        """Run `function` between two steps, on the thread that owns the device."""
-        future: Future[Result] = Future()
+        """Run `function` between two steps, on the thread that owns the device; `WorkerStopped` if it has ended."""
+        message = _Call(function)
+        self._inbox.put(message.run)
+        return self._unless_closed(message.future)
 
-        def run() -> None:
-            try:
-                future.set_result(function())
-            except Exception as error:
-                future.set_exception(error)
+    def call_spare(self, function: Callable[[], Result], by: float) -> Future[Result]:
+        """Like `call`, but when no step is to be run; from the instant `by` on, after the next step at the latest."""
+        message = _Call(function, by)
+        self._inbox.put(lambda: self._spare.append(message))
+        return self._unless_closed(message.future)
 
-        self._inbox.put(run)
+    def _unless_closed(self, future: Future[Result]) -> Future[Result]:
+        if self._closed:
+            # The thread may have read its inbox for the last time.
+            _refuse(future)
         return future
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name="device", daemon=True)
+
+    def _admit(self, ticket: Ticket) -> None:
+        self._unsettled.add(ticket)
+        ticket.take_over()
+        self._scheduler.admit(ticket, self._clock.now())
 
     def _work(self) -> None:
         try:
@@ -111,16 +174,36 @@ class Worker:
                 self._report()
                 if step is not None:
                     self._run(step)
-                elif self._running:
+                if not self._run_spare(idle=step is None) and step is None and self._running:
                     self._sleep()
         except BaseException:
-            log.critical("the device thread has died; restart the service", exc_info=True)
-            raise
+            log.critical("the device thread has died of a bug", exc_info=True)
+            self._on_death()
         finally:
-            self._closed = True
+            self._close()
+
+    def _close(self) -> None:
+        """Settle everybody, wherever they are: waiting, in the step that failed, or still in the inbox."""
+        self._running = False
+        self._closed = True
+        try:
             self._read_inbox()
-            self._scheduler.cancel_all(StoppedBy.SHUTDOWN)
             self._report()
+        except BaseException:
+            log.critical("the device thread could not be closed in order", exc_info=True)
+        while not self._inbox.empty():
+            with suppress(Exception):
+                self._inbox.get()()
+        while self._spare:
+            _refuse(self._spare.popleft().future)
+        self._settle([Settled(ticket, StoppedBy.SHUTDOWN) for ticket in self._unsettled])
+
+    def _run_spare(self, *, idle: bool) -> bool:
+        """Run one spare message, if no step was to be run or its time has come; whether there was one."""
+        if not self._spare or not (idle or self._clock.now() >= self._spare[0].by):
+            return False
+        self._spare.popleft().run()
+        return True
 
     def _read_inbox(self) -> None:
         while not self._inbox.empty():
@@ -139,14 +222,21 @@ class Worker:
         self._running = False
 
     def _report(self) -> None:
-        settled = self._scheduler.take_settled()
-        if settled:
-            now = self._clock.now()
-            for one in settled:
-                one.ticket.ended = now
-            self._on_settled(settled)
+        self._settle(self._scheduler.take_settled())
+
+    def _settle(self, settled: Sequence[Settled]) -> None:
+        if not settled:
+            return
+        now = self._clock.now()
+        for one in settled:
+            one.ticket.ended = now
+        self._unsettled.difference_update([one.ticket for one in settled])
+        self._on_settled(settled)
 
     def _run(self, step: Step) -> None:
+        if not step.tickets and step.model not in self._manifests:
+            # A rehearsal that was asked for before the model was unloaded.
+            return
         started = self._clock.now()
         for ticket in step.tickets:
             ticket.started = ticket.started or started
@@ -185,3 +275,9 @@ class Worker:
                 log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
                 failed.append(ticket)
         return failed
+
+
+def _refuse(future: Future[Any]) -> None:
+    """Let nobody wait for a thread that has ended."""
+    with suppress(InvalidStateError):
+        future.set_exception(WorkerStopped())

@@ -16,8 +16,9 @@ router = APIRouter()
 
 @router.get("/healthz", summary="Is the process sound?", responses=problems(503))
 async def health(request: Request) -> Status:
-    """200 while the device thread lives; otherwise the process should be restarted."""
-    if not context_of(request).worker.alive:
+    """200 while the device thread lives or is being restarted; otherwise the process should be."""
+    context = context_of(request)
+    if not (context.worker.alive or context.supervisor.restarting):
         raise ShuttingDown("The device thread does not run: restart the service.", 1)
     return Status(status="ok")
 
@@ -26,6 +27,8 @@ async def health(request: Request) -> Status:
 async def readiness(request: Request) -> Status:
     """200 once all members have been measured, until the service is told to stop."""
     context = context_of(request)
+    if context.supervisor.restarting:
+        raise WarmingUp("The device is being restarted.", 1)
     if context.draining or not context.worker.alive:
         raise ShuttingDown("The service is stopping.", 1)
     if not context.ready:

@@ -1,22 +1,32 @@
-"""GET /models: what is served, how good each prefix is, and how long each member takes here."""
+"""What is served, how good each prefix is, how long each member takes here; and other versions brought in."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter, Request
 
+from bundle import BundleError, BundleNotFound
 from service.context import Context, context_of
 from service.deployments import Deployment
+from service.engine.worker import WorkerStopped
+from service.errors import BadBundle, NoSuchBundle, ShuttingDown
+from service.repository import without_folder
+from service.routes.answering import check_open
 from service.routes.documented import problems
-from service.schemas import MemberCard, ModelCard, ModelList
+from service.schemas import LoadFailure, MemberCard, ModelCard, ModelList
 
 router = APIRouter()
 
 
 @router.get("/models", summary="All served bundles", responses=problems(401))
 async def list_models(request: Request) -> ModelList:
-    """Every served version of every bundle."""
+    """Every served version of every bundle, and what could not be loaded."""
     context = context_of(request)
-    return ModelList(models=[_card(deployment, context) for deployment in context.deployments.all()])
+    return ModelList(
+        models=[_card(deployment, context) for deployment in context.deployments.all()],
+        failures=[
+            LoadFailure(name=one.name, version=one.version, detail=one.detail) for one in context.repository.failures
+        ],
+    )
 
 
 @router.get("/models/{name}", summary="One served bundle", responses=problems(401, 404, 422))
@@ -26,13 +36,46 @@ async def show_model(name: str, request: Request, version: int | None = None) ->
     return _card(context.deployments.find(name, version), context)
 
 
+@router.post("/models/{name}/load", summary="Serve another version", responses=problems(404, 422, 503))
+async def load_model(name: str, request: Request, version: int | None = None) -> ModelCard:
+    """Verify a version (the highest, unless another is asked for), measure it beside the traffic, and serve it.
+
+    The answer comes when requests go to it. Those in flight end on the version they began with, and a bundle that is
+    bad changes nothing.
+    """
+    context = context_of(request)
+    check_open(context)
+    try:
+        deployment = await context.repository.load(name, version)
+    except BundleNotFound as error:
+        raise NoSuchBundle(without_folder(error, context.settings.models_dir)) from error
+    except BundleError as error:
+        raise BadBundle(without_folder(error, context.settings.models_dir)) from error
+    except WorkerStopped as error:
+        raise ShuttingDown("The device thread has ended: ask again when the service is ready.", 1) from error
+    return _card(deployment, context)
+
+
+@router.post("/models/{name}/unload", summary="Serve a bundle no more", responses=problems(404, 422, 503))
+async def unload_model(name: str, request: Request, version: int | None = None) -> ModelList:
+    """Take no further request for a bundle (or one version of it): what is still served.
+
+    Requests in flight are answered before it leaves the device; kept states of it can no longer be continued.
+    """
+    context = context_of(request)
+    check_open(context)
+    for deployment in context.repository.unload(name, version):
+        context.kept.drop_of(deployment)
+    return await list_models(request)
+
+
 def _card(deployment: Deployment, context: Context) -> ModelCard:
     manifest = deployment.manifest
     return ModelCard(
         name=manifest.name,
         version=manifest.version,
         ready=context.ready,
-        provider=context.executor.provider,
+        provider=context.host.executor.provider,
         task=manifest.task,
         input=manifest.input,
         classes=list(manifest.classes),

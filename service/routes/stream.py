@@ -17,8 +17,9 @@ from service.engine.gate import Outcome, QueueFull
 from service.engine.progress import refine
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.ingress import Visit, visit_of
+from service.keeping import keep
+from service.routes.answering import CLIENT_GONE, admit, close, hang_up, overloaded, predictions, published_of
 from service.routes.documented import body_or_array, events, problems
-from service.routes.predict import CLIENT_GONE, admit, close, hang_up, overloaded, predictions
 from service.schemas import PredictRequest
 
 router = APIRouter()
@@ -45,6 +46,7 @@ async def predict_stream(request: Request) -> Response:
     ticket, deployment = admit(wanted, visit, context)
     conversation = Conversation(wanted, ticket, deployment, visit, context)
     news = refine(context.gate, ticket, context.worker, hang_up(request))
+    news = _leased(context, deployment, news)
     try:
         first = await anext(news)
     except QueueFull as full:
@@ -52,6 +54,16 @@ async def predict_stream(request: Request) -> Response:
     if isinstance(first, Outcome) and first.stopped_by is StoppedBy.ABANDONED:
         return Response(status_code=CLIENT_GONE)
     return EventStream(conversation.events(conversation.encode(first), news))
+
+
+async def _leased(
+    context: Context, deployment: Deployment, news: AsyncGenerator[Published | Outcome]
+) -> AsyncGenerator[Published | Outcome]:
+    """`news`, the deployment kept on the device until its end."""
+    with context.repository.lease(deployment):
+        async with aclosing(news):
+            async for one in news:
+                yield one
 
 
 class Conversation:
@@ -86,9 +98,11 @@ class Conversation:
             # Neither met nor missed.
             self._visit.deadline = None
             return b""
-        head = close(news, self._ticket, self._deployment, self._wanted, self._visit, self._context)
-        assert news.published is not None, "close has raised if there is none"
-        return _event("answer", head | self._predictions(news.published))
+        wanted, ticket, deployment, context = self._wanted, self._ticket, self._deployment, self._context
+        published = published_of(news, ticket, self._visit, context)
+        kept_ms = keep(ticket, deployment, news.stopped_by, wanted.keep_ms, context)
+        head = close(news, ticket, deployment, wanted.deadline_ms, self._visit, context) | {"kept_ms": kept_ms}
+        return _event("answer", head | self._predictions(published))
 
     async def events(self, first: bytes, news: AsyncGenerator[Published | Outcome]) -> AsyncGenerator[bytes]:
         """`first`, then an event for each further thing the engine tells."""

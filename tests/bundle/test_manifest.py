@@ -140,6 +140,12 @@ def test_bands_of_an_outlook_must_tell_of_every_depth():
     refuse(changed, "prefix 2: each band of its outlook needs an accuracy for every depth")
 
 
+def test_an_outlook_must_not_fall():
+    changed = calibrated_document()
+    changed["prefixes"][0]["outlook"][1]["accuracy"] = [0.9, 0.8, 0.9]
+    refuse(changed, "must not fall with more members")
+
+
 def test_exit_rules_must_ascend_in_risk():
     changed = calibrated_document()
     changed["exits"].reverse()

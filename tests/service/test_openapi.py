@@ -13,7 +13,7 @@ from bundle import Bundle
 from service import errors
 from service.app import create_app
 from service.contract import PATH, render
-from service.schemas import FeedbackRequest, PredictRequest, PredictResponse, ProblemDocument
+from service.schemas import ContinueRequest, FeedbackRequest, PredictRequest, PredictResponse, ProblemDocument
 from service.settings import Settings
 
 
@@ -45,7 +45,7 @@ def test_every_reference_leads_somewhere(app: FastAPI):
 
 def test_the_examples_are_valid(app: FastAPI):
     schemas = app.openapi()["components"]["schemas"]
-    for model in (PredictRequest, FeedbackRequest, PredictResponse, ProblemDocument):
+    for model in (PredictRequest, ContinueRequest, FeedbackRequest, PredictResponse, ProblemDocument):
         (example,) = schemas[model.__name__]["examples"]
         TypeAdapter(model).validate_python(example)
 
@@ -68,9 +68,12 @@ def test_the_file_is_yaml_that_people_can_read():
     assert set(document["paths"]) == {
         "/predict",
         "/predict/stream",
+        "/predict/{request_id}/continue",
         "/feedback",
         "/models",
         "/models/{name}",
+        "/models/{name}/load",
+        "/models/{name}/unload",
         "/healthz",
         "/readyz",
         "/metrics",

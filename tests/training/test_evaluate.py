@@ -14,7 +14,7 @@ from tests.tiny import samples
 from tests.training.toy import toy_game
 from training import FullyConnected
 from training.baselines import Point, cost_of, no_resched, resched, within
-from training.evaluate import calibration_error, measure, negative_log_likelihood
+from training.evaluate import brier, calibration_error, measure, negative_log_likelihood
 from training.report import write_report
 
 LOGITS = np.log(np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]]))
@@ -33,14 +33,20 @@ def test_calibration_error_is_the_gap_in_each_bin_weighted():
     assert calibration_error(1e6 * sure, np.array([0, 0, 0, 0])) == 0
 
 
+def test_brier_is_the_squared_distance_from_the_one_hot_label():
+    expected = (0.3**2 + 0.2**2 + 0.1**2 + 0.9**2 + 0.8**2 + 0.1**2 + 0.3**2 + 0.3**2 + 0.6**2) / 3
+    assert brier(LOGITS, np.array([0, 0, 2])) == pytest.approx(expected)
+
+
 def test_prefixes_are_measured_on_the_running_average(tiny: Bundle):
     x = samples(50)
     y = np.arange(50) % 3
     teacher_NL = np.random.default_rng(1).normal(size=(50, 3))
-    prefixes = measure(tiny, x, y, teacher_NL, flops=[10, 20, 30], teacher_flops=100)
+    served = list(running_average(tiny, x))
+    prefixes = measure(served, y, teacher_NL, flops=[10, 20, 30], teacher_flops=100)
     assert [prefix.members for prefix in prefixes] == [1, 2, 3]
     assert [prefix.flops_fraction for prefix in prefixes] == pytest.approx([0.1, 0.3, 0.6])
-    for prefix, logits_NL in zip(prefixes, running_average(tiny, x), strict=True):
+    for prefix, logits_NL in zip(prefixes, served, strict=True):
         assert prefix.accuracy == pytest.approx(np.mean(logits_NL.argmax(1) == y))
         assert prefix.agreement == pytest.approx(np.mean(logits_NL.argmax(1) == teacher_NL.argmax(1)))
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from bundle import Bundle
-from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS, UNCOUNTED_RUNS, rehearse
+from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS, UNCOUNTED_RUNS, Rehearsal, rehearse
 from service.engine.scheduler import Step
 from tests.fakes import FakeClock, TimedExecutor
 
@@ -37,3 +37,12 @@ def test_a_slow_first_run_is_not_counted(tiny: Bundle):
     executor.load("tiny/1", tiny)
     (cost,) = rehearse(executor, "tiny/1", 1, 1, 1.0, clock)
     assert cost.predict(1, clock.now()) == pytest.approx(0.010)
+
+
+def test_it_goes_run_by_run(tiny: Bundle):
+    clock = FakeClock()
+    executor = TimedExecutor(clock, seconds)
+    executor.load("tiny/1", tiny)
+    rehearsal = Rehearsal(executor, "tiny/1", 3, 1, clock)
+    assert rehearsal.advance() == pytest.approx(0.010)
+    assert len(executor.steps) == 1

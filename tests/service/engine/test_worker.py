@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
 
@@ -12,8 +13,8 @@ from service.engine.cpu import CpuExecutor
 from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
 from service.engine.scheduler import Scheduler, Settled, Step
-from service.engine.ticket import StoppedBy, Ticket
-from service.engine.worker import Worker
+from service.engine.ticket import Logits, StoppedBy, Ticket
+from service.engine.worker import Worker, WorkerStopped
 from tests.fakes import FailingExecutor, HeldExecutor, costs, ticket
 
 
@@ -23,10 +24,11 @@ class Bench:
     def __init__(self, executor: Executor, bundle: Bundle) -> None:
         self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         self.steps: list[Step] = []
+        self.deaths = 0
         self.costs = costs(1e-6, 1e-6, 1e-6)
         executor.load("tiny/1", bundle)
         self.worker = Worker(
-            executor, Scheduler(self.costs, 8), self.costs, MonotonicClock(), self._collect, self._step_done
+            executor, Scheduler(self.costs, 8), self.costs, MonotonicClock(), self._collect, self._step_done, self._died
         )
         self.worker.serve("tiny/1", bundle.manifest)
 
@@ -37,6 +39,9 @@ class Bench:
     def _collect(self, settled: Sequence[Settled]) -> None:
         for one in settled:
             self.settled.put(one)
+
+    def _died(self) -> None:
+        self.deaths += 1
 
     def _step_done(self, step: Step, duration_s: float) -> None:
         assert duration_s >= 0
@@ -161,7 +166,66 @@ def test_a_call_hands_back_its_result_or_its_error(bench: Callable[[Executor], B
     assert subject.worker.alive
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize(("by", "steps_before"), [(math.inf, 3), (0.0, 2)])
+def test_spare_work_waits_for_idle_time_or_until_it_is_due(
+    bench: Callable[[Executor], Bench], by: float, steps_before: int
+):
+    executor = HeldExecutor(held=0)
+    subject, one = bench(executor), forever()
+    subject.worker.submit(one)
+    assert executor.entered.wait(60)
+    spare = subject.worker.call_spare(lambda: len(subject.steps), by)
+    executor.release.set()
+    assert spare.result(60) == steps_before
+    assert subject.settled.get(timeout=60).stopped_by is StoppedBy.COMPLETE
+
+
+def test_nobody_waits_for_a_thread_that_has_ended(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    subject.worker.stop()
+    for message in (subject.worker.call(lambda: 1), subject.worker.call_spare(lambda: 1, 0.0)):
+        with pytest.raises(WorkerStopped):
+            message.result(60)
+
+
+def test_a_model_that_is_forgotten_is_not_rehearsed(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=1))
+    subject.worker.call(lambda: subject.worker.forget("tiny/1")).result(60)
+    subject.worker.call(lambda: subject.worker._run(Step("tiny/1", 0, (), 1))).result(60)
+    assert subject.steps == []
+
+
+class Killed(BaseException):
+    """What no handler of a failing member catches."""
+
+
+class MortalExecutor(CpuExecutor):
+    """Dies of its second step, in the midst of a request."""
+
+    def run(self, step: Step) -> Logits:
+        if step.member == 1:
+            raise Killed
+        return super().run(step)
+
+
+def test_a_thread_that_dies_settles_the_request_in_its_hands(tiny: Bundle, bench: Callable[[Executor], Bench]):
+    subject, one = bench(MortalExecutor(threads=1)), forever()
+    assert subject.run(one) is StoppedBy.SHUTDOWN
+    np.testing.assert_allclose(one.published.logits, next(running_average(tiny, one.inputs)), atol=1e-5)
+    assert subject.deaths == 1
+
+
+def test_it_can_be_started_again_on_a_fresh_executor(tiny: Bundle, bench: Callable[[Executor], Bench]):
+    subject = bench(MortalExecutor(threads=1))
+    subject.run(forever())
+    fresh = CpuExecutor(threads=1)
+    fresh.load("tiny/1", tiny)
+    subject.worker.restart(fresh, Scheduler(subject.costs, 8))
+    subject.worker.call(lambda: subject.worker.serve("tiny/1", tiny.manifest)).result(60)
+    assert subject.worker.alive
+    assert subject.run(forever()) is StoppedBy.COMPLETE
+
+
 def test_a_bug_in_the_engine_settles_everybody_and_shows(tiny: Bundle):
     class BrokenScheduler(Scheduler):
         def next_step(self, now: float) -> Step | None:

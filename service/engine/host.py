@@ -1,0 +1,113 @@
+"""Brings models onto the device and takes them off it, while requests go on.
+
+Sessions are opened on a thread of their own. The measuring runs come one by one, each when no request waits; if
+requests always wait, one run at a time goes ahead of them, so rarely that it costs them a twentieth of the
+device at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+from bundle import Bundle, InvalidBundle, Manifest
+from service.engine.cost import CostModel
+from service.engine.deadline import Clock
+from service.engine.executor import Executor
+from service.engine.providers import first_line
+from service.engine.rehearsal import Rehearsal
+from service.engine.scheduler import Scheduler
+from service.engine.worker import Worker, WorkerStopped
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 20.0
+"""Under steady load, a measuring run waits this many times the duration of the run before it."""
+
+
+class Host:
+    """The models on one device. Its coroutines belong to the event loop; loading and reviving take turns.
+
+    Args:
+        executor: where members run; replaced after the device thread has died.
+        worker: the thread that owns it.
+        costs: gets the measured costs.
+        clock: times the runs.
+        max_batch_rows: the largest batch to measure.
+        safety: quantile of durations that predictions use.
+    """
+
+    def __init__(
+        self, executor: Executor, worker: Worker, costs: CostModel, clock: Clock, max_batch_rows: int, safety: float
+    ) -> None:
+        self.executor = executor
+        self._worker = worker
+        self._costs = costs
+        self._clock = clock
+        self._max_batch_rows = max_batch_rows
+        self._safety = safety
+        self._turn = asyncio.Lock()
+
+    async def load(self, model: str, bundle: Bundle) -> None:
+        """Open its sessions and measure its members; then requests for it may come.
+
+        Raises:
+            InvalidBundle: a graph cannot be opened or run, or is not what the manifest says. Nothing is left behind.
+            WorkerStopped: the device thread has ended.
+        """
+        # In turn, because no session may be opened on CUDA while another is captured as a graph.
+        async with self._turn:
+            executor = self.executor
+            await asyncio.to_thread(executor.load, model, bundle)
+            try:
+                await self.measure(model, bundle.manifest)
+            except WorkerStopped:
+                raise
+            except BaseException as error:
+                self._worker.call(lambda: executor.unload(model))
+                if isinstance(error, Exception):
+                    raise InvalidBundle(f"{model} failed when it was tried on zeros: {first_line(error)}") from error
+                raise
+
+    async def revive(self, executor: Executor, scheduler: Scheduler, bundles: Mapping[str, Bundle]) -> None:
+        """Start again with a fresh executor after the device thread has died.
+
+        Raises:
+            Exception: a bundle could not be loaded again, or the thread has died again.
+        """
+        async with self._turn:
+            self.executor = executor
+            for model, bundle in bundles.items():
+                await asyncio.to_thread(executor.load, model, bundle)
+            await asyncio.to_thread(self._worker.restart, executor, scheduler)
+            for model, bundle in bundles.items():
+                await self.measure(model, bundle.manifest)
+
+    async def measure(self, model: str, manifest: Manifest) -> None:
+        """Time every member of a loaded model at every batch size."""
+        rehearsal = Rehearsal(self.executor, model, len(manifest.members), self._max_batch_rows, self._clock)
+        by = self._clock.now()
+        while (ran_s := await asyncio.wrap_future(self._worker.call_spare(rehearsal.advance, by))) is not None:
+            by = self._clock.now() + PATIENCE * ran_s
+        costs = rehearsal.costs(self._safety)
+
+        def serve() -> None:
+            self._costs.add(model, costs)
+            self._worker.serve(model, manifest)
+
+        await asyncio.wrap_future(self._worker.call(serve))
+        medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in costs)
+        log.info("measured %s: %s ms a member on one row", model, medians)
+
+    async def unload(self, model: str) -> None:
+        """Free what a model holds; no request of it is in flight, though a cancelled one may be in the last step."""
+        executor = self.executor
+
+        def free() -> None:
+            self._worker.forget(model)
+            self._costs.remove(model)
+            executor.unload(model)
+
+        # Messages are obeyed in order, between steps: whatever was submitted or cancelled before is through.
+        await asyncio.wrap_future(self._worker.call(free))

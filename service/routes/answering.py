@@ -1,0 +1,171 @@
+"""What the routes that answer with a prefix share: admit a request, let the engine run it, make its answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import Request
+
+from service.context import Context, context_of
+from service.deployments import Deployment
+from service.engine.deadline import Deadline
+from service.engine.gate import Outcome, QueueFull
+from service.engine.ticket import Published, StoppedBy, Ticket
+from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
+from service.ingress import Visit
+from service.keeping import check_keep
+from service.ledger import Answered
+from service.schemas import PredictRequest
+from service.tensors import to_tensor
+
+CLIENT_GONE = 499
+"""The status that nobody reads: for the metrics, as other servers count it."""
+
+
+def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticket, Deployment]:
+    """The ticket of a request, not yet in the queue, and what it asks.
+
+    Raises:
+        Problem: the request cannot be what it is, or the service is not open.
+    """
+    deadline = deadline_of(wanted.deadline_ms, visit, context)
+    check_keep(wanted.keep_ms, context)
+    check_open(context)
+    deployment = context.deployments.find(wanted.model, wanted.version)
+    visit.model = deployment.key
+    members = len(deployment.manifest.members)
+    ticket = Ticket(
+        request_id=visit.request_id,
+        model=deployment.key,
+        inputs=to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows),
+        deadline=deadline,
+        members_total=members,
+        member_limit=min(wanted.max_members or members, members),
+        keep=wanted.keep_ms is not None,
+    )
+    return ticket, deployment
+
+
+def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> Deadline:
+    """When the answer is due; noted in the visit."""
+    settings = context.settings
+    if deadline_ms is not None and not 0 < deadline_ms <= settings.max_deadline_ms:
+        raise InvalidDeadline(
+            f"`deadline_ms` is {deadline_ms:g}: it must be above 0 and at most {settings.max_deadline_ms:g}; "
+            "leave it out to run all members.",
+            max_deadline_ms=settings.max_deadline_ms,
+        )
+    budget_s = None if deadline_ms is None else deadline_ms / 1e3
+    deadline = Deadline.after(visit.arrived, budget_s, context.reserve.seconds(visit.arrived))
+    visit.deadline = None if deadline_ms is None else deadline
+    return deadline
+
+
+def check_open(context: Context) -> None:
+    """Refuse requests that nobody would answer."""
+    if context.draining or not context.worker.alive:
+        raise ShuttingDown("The service is stopping: send the request to another instance.", 1)
+    if not context.ready:
+        raise WarmingUp("The service is measuring its members: send the request again in a moment.", 1)
+
+
+async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Outcome:
+    """Let the engine run a ticket until its deadline, its deployment kept on the device.
+
+    Raises:
+        Overloaded: the queue is full.
+    """
+    context = context_of(request)
+    with context.repository.lease(deployment):
+        try:
+            return await context.gate.answer(ticket, context.worker, hang_up(request))
+        except QueueFull as full:
+            raise overloaded(full) from full
+
+
+async def hang_up(request: Request) -> None:
+    """Return when the client has gone; the body has been read, so nothing else can come."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def overloaded(full: QueueFull) -> Overloaded:
+    """The answer to a request that found the queue full."""
+    return Overloaded("The queue is full: send the request again later.", full.retry_after_s)
+
+
+def published_of(outcome: Outcome, ticket: Ticket, visit: Visit, context: Context) -> Published:
+    """The prefix of a decided request.
+
+    Raises:
+        Problem: there is none; one of NoPrefixInTime, MemberFailed, ShuttingDown.
+    """
+    visit.decided = outcome.decided
+    if outcome.published is None:
+        raise _no_prefix(outcome.stopped_by, ticket, context)
+    return outcome.published
+
+
+def close(
+    outcome: Outcome, ticket: Ticket, deployment: Deployment, deadline_ms: float | None, visit: Visit, context: Context
+) -> dict[str, object]:
+    """Count a decided request, remember it for feedback, and give the head of its answer."""
+    published = published_of(outcome, ticket, visit, context)
+    # The worker may be running a further member at this moment: count only what is in the answer.
+    classes = tuple(ticket.classes_by_prefix[: published.members])
+    context.metrics.predicted(ticket, outcome.stopped_by, classes)
+    context.ledger.remember(visit.request_id, Answered(deployment, classes))
+    return {
+        "model": deployment.manifest.name,
+        "version": deployment.manifest.version,
+        "request_id": visit.request_id,
+        "members_used": published.members,
+        "members_total": ticket.members_total,
+        "stopped_by": outcome.stopped_by,
+        "deadline_ms": deadline_ms,
+        "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
+        "expected_accuracy": deployment.manifest.prefixes[published.members - 1].accuracy,
+        "kept_ms": None,
+    }
+
+
+def predictions(published: Published, classes: tuple[str, ...], outputs: set[str]) -> list[dict[str, Any]]:
+    """One `Prediction` per row, numpy rows inside."""
+    logits = published.logits
+    probabilities = softmax(logits)
+    winners = logits.argmax(axis=1)
+    confidences = probabilities[np.arange(len(winners)), winners]
+    rows: list[dict[str, Any]] = [
+        {"class": classes[index], "index": index, "confidence": confidence}
+        for index, confidence in zip(winners.tolist(), confidences.tolist(), strict=True)
+    ]
+    for name, values in (("probabilities", probabilities), ("logits", logits)):
+        if name in outputs:
+            for prediction, row in zip(rows, values, strict=True):
+                prediction[name] = row
+    return rows
+
+
+def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Probabilities over the last axis."""
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return result
+
+
+def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:
+    if stopped_by is StoppedBy.MEMBER_FAILED:
+        return MemberFailed("The first member failed on these inputs; the service's log tells why.")
+    if stopped_by is StoppedBy.SHUTDOWN:
+        return ShuttingDown("The service is stopping: send the request to another instance.", 1)
+    first_ms = context.costs.typical(ticket.model, 0, ticket.rows) * 1e3
+    reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
+    needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
+    return NoPrefixInTime(
+        f"No member was finished in time: the first takes about {first_ms:.3g} ms on {ticket.rows} rows; "
+        f"allow at least {needed_ms:g} ms, more under load.",
+        first_member_ms=round(first_ms, 3),
+    )

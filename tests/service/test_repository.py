@@ -1,0 +1,204 @@
+"""Versions that come and go, on a real device thread and the test's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from bundle import BundleNotFound, InvalidBundle, write_bundle
+from service.app import create_app
+from service.context import Context
+from service.engine.cpu import CpuExecutor
+from service.engine.scheduler import Step
+from service.engine.ticket import Logits
+from service.errors import UnknownModel
+from service.settings import Settings
+from tests.tiny import tiny_graph, tiny_manifest, write_tiny
+
+pytestmark = pytest.mark.anyio
+
+
+@asynccontextmanager
+async def running(models: Path, /, executor: CpuExecutor | None = None, **changes: object) -> AsyncIterator[Context]:
+    """The inside of a service, without its HTTP side."""
+    executor = executor or CpuExecutor(threads=1)
+    settings = Settings(models_dir=models, device="cpu", max_batch_rows=2, **changes)
+    context = create_app(settings, executor=executor).state.context
+    context.gate.open(asyncio.get_running_loop())
+    context.worker.start()
+    yield context
+    await context.repository.close()
+    context.worker.stop()
+
+
+def served(context: Context) -> list[str]:
+    return [one.key for one in context.deployments.all()]
+
+
+def on_device(context: Context) -> set[str]:
+    return set(context.host.executor._members)
+
+
+def loads(context: Context, outcome: str) -> float:
+    return context.metrics.registry.get_sample_value("anytime_model_loads_total", {"outcome": outcome})
+
+
+def break_graph(folder: Path) -> None:
+    (folder / "member_01.onnx").write_bytes(b"no graph")
+
+
+async def test_a_new_version_takes_the_traffic_and_the_old_one_leaves(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        write_tiny(models)
+        assert (await context.repository.load("tiny")).key == "tiny/2"
+        assert served(context) == ["tiny/2"]
+        await context.repository.close()
+        assert on_device(context) == {"tiny/2"}
+        assert (loads(context, "loaded"), loads(context, "unloaded")) == (1, 1)
+        assert context.costs.typical("tiny/2", 2, 1) > 0
+        labels = {"model": "tiny/1", "members": "1", "source": "validation"}
+        assert context.metrics.registry.get_sample_value("anytime_prefix_accuracy", labels) is None
+
+
+async def test_a_lease_holds_the_old_version_on_the_device(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        old = context.deployments.find("tiny")
+        with context.repository.lease(old), context.repository.lease(old):
+            write_tiny(models)
+            await context.repository.load("tiny")
+            await context.repository.close()
+            assert served(context) == ["tiny/2"]
+            assert on_device(context) == {"tiny/1", "tiny/2"}
+        await context.repository.close()
+        assert on_device(context) == {"tiny/2"}
+
+
+async def test_a_retired_version_that_is_still_there_can_come_back(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        old = context.deployments.find("tiny")
+        with context.repository.lease(old):
+            write_tiny(models)
+            await context.repository.load("tiny")
+            assert await context.repository.load("tiny", 1) is old
+            assert served(context) == ["tiny/1"]
+        await context.repository.close()
+        assert on_device(context) == {"tiny/1"}
+
+
+async def test_polling_finds_each_new_version_once(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        await context.repository.poll()
+        assert loads(context, "loaded") == 0
+        write_tiny(models)
+        write_tiny(models, name="other")
+        await context.repository.poll()
+        assert served(context) == ["other/1", "tiny/2"]
+        await context.repository.load("tiny", 1)
+        context.repository.unload("other")
+        await context.repository.poll()
+        assert served(context) == ["tiny/1"], "what a person has chosen stays"
+        write_tiny(models)
+        await context.repository.poll()
+        assert served(context) == ["tiny/3"]
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("tiny", ["tiny/3"]), ("tiny,tiny/1", ["tiny/1", "tiny/3"])])
+async def test_polling_follows_what_the_settings_name_and_leaves_pins_alone(
+    models: Path, wanted: str, expected: list[str]
+):
+    write_tiny(models)
+    write_tiny(models)
+    async with running(models, models=wanted) as context:
+        write_tiny(models)
+        write_tiny(models, name="other")
+        await context.repository.poll()
+        assert served(context) == expected
+
+
+async def test_a_pinned_name_is_never_replaced_by_polling(models: Path):
+    write_tiny(models)
+    async with running(models, models="tiny/1") as context:
+        write_tiny(models)
+        await context.repository.poll()
+        assert served(context) == ["tiny/1"]
+
+
+async def test_a_bad_bundle_changes_nothing_and_says_why(models: Path, caplog: pytest.LogCaptureFixture):
+    write_tiny(models)
+    async with running(models) as context:
+        break_graph(write_tiny(models).path)
+        with caplog.at_level(logging.ERROR):
+            await context.repository.poll()
+            await context.repository.poll()
+        assert served(context) == ["tiny/1"]
+        assert on_device(context) == {"tiny/1"}
+        (failure,) = context.repository.failures
+        assert (failure.name, failure.version) == ("tiny", 2)
+        assert failure.detail.startswith("tiny/2/member_01.onnx has SHA-256")
+        assert loads(context, "failed") == 1, "it is not tried again until it changes"
+        (record,) = caplog.records
+        assert record.getMessage().startswith("tiny/2 is not loaded: ")
+        (models / "tiny" / "2" / "member_01.onnx").write_bytes(tiny_graph(1))
+        await context.repository.poll()
+        assert served(context) == ["tiny/2"]
+        assert context.repository.failures == []
+
+
+async def test_a_graph_that_onnxruntime_refuses_is_a_bad_bundle(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        graphs = [b"no graph"]
+        write_bundle(models, {"member_00.onnx": graphs[0]}, lambda version: tiny_manifest(graphs, version))
+        with pytest.raises(InvalidBundle, match="cannot be opened by onnxruntime"):
+            await context.repository.load("tiny")
+        assert served(context) == ["tiny/1"]
+
+
+class Choosy(CpuExecutor):
+    """Cannot run the second version."""
+
+    def run(self, step: Step) -> Logits:
+        if step.model == "tiny/2" and step.member == 2:
+            raise RuntimeError("no kernel\nand a stack")
+        return super().run(step)
+
+
+async def test_a_member_that_fails_its_rehearsal_is_a_bad_bundle(models: Path):
+    write_tiny(models)
+    async with running(models, Choosy(threads=1)) as context:
+        write_tiny(models)
+        with pytest.raises(InvalidBundle, match=r"tiny/2 failed when it was tried on zeros: no kernel$"):
+            await context.repository.load("tiny")
+        await asyncio.wrap_future(context.worker.call(lambda: None))
+        assert on_device(context) == {"tiny/1"}
+
+
+async def test_what_was_never_there_is_no_failure(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        for name, version in (("absent", None), ("tiny", 9), ("..", None)):
+            with pytest.raises(BundleNotFound):
+                await context.repository.load(name, version)
+        assert context.repository.failures == []
+
+
+async def test_after_the_last_bundle_nothing_is_served(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        context.repository.unload("tiny")
+        await context.repository.close()
+        assert on_device(context) == set()
+        for name in (None, "tiny"):
+            with pytest.raises(UnknownModel, match="No model is served here at the moment"):
+                context.deployments.find(name)
+        await context.repository.load("tiny")
+        assert served(context) == ["tiny/1"]
