@@ -25,7 +25,7 @@ def start(folder: Path, port: int, rank: int) -> subprocess.Popen[str]:
     variables = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": TWO, "MASTER_PORT": port}
     loopback = {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     return subprocess.Popen(
-        [sys.executable, "-m", "tests.training.ranked", str(folder)],
+        [sys.executable, "-W", "error::FutureWarning", "-m", "tests.training.ranked", str(folder)],
         cwd=ROOT,
         env={**os.environ, **{name: str(value) for name, value in variables.items()}, **loopback},
         stderr=subprocess.PIPE,

@@ -9,7 +9,6 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from training import ranks
@@ -58,9 +57,20 @@ class _Synchronised(_BatchNorm):
                 self.num_batches_tracked.add_(1)
 
 
+class _Sum(torch.autograd.Function):
+    """Over all processes. What each of them adds enters everybody's loss, so the gradient is a sum as well."""
+
+    @staticmethod
+    def forward(context: object, value: Tensor) -> Tensor:
+        return ranks.total(value)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return ranks.total(gradient)
+
+
 def _sum(value: Tensor) -> Tensor:
-    """Over all processes; its gradient is summed likewise."""
-    summed: Tensor = all_reduce(value)  # type: ignore[no-untyped-call]
+    summed: Tensor = _Sum.apply(value)  # type: ignore[no-untyped-call]
     return summed
 
 
