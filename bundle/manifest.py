@@ -100,6 +100,25 @@ class Teacher(Record):
     parameters: Annotated[int, Field(ge=0)] | None = None
 
 
+class Refinement(Record):
+    """Training of all members together, after the rounds, on the distillation loss of every prefix.
+
+    Members' `round` records describe their rounds, so the members before it; the facts here are those after it.
+    """
+
+    epochs: Annotated[int, Field(ge=1)]
+    kept: Annotated[int, Field(ge=0)]
+    """The epoch whose members were kept, for the lowest loss on validation; 0: the members as the rounds left them."""
+    validation_loss_before: float
+    """Weighted mean over prefixes of the loss on validation, before the first epoch."""
+    validation_loss: float
+    """The same of what was kept."""
+    smallest_edges: tuple[float, ...]
+    """For each member Definition 1's smallest edge under the weights that the members before it leave."""
+    eq7_shares: tuple[Share, ...]
+    """For each member the share of pairs for which Eq. 7 holds, likewise."""
+
+
 class Training(Record):
     """Everything needed to run the training again."""
 
@@ -117,6 +136,8 @@ class Training(Record):
     """git commit of the trainer, `-dirty` appended when the tree had changes; None outside a checkout."""
     stopped: str | None = None
     """Why the run ended before its T rounds, if it did."""
+    refinement: Refinement | None = None
+    """None: members are as their rounds left them."""
 
 
 class Manifest(Record):

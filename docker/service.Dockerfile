@@ -3,7 +3,10 @@
 #
 #   docker build -f docker/service.Dockerfile -t anytime-service .                            runs on GPU and CPU
 #   docker build -f docker/service.Dockerfile -t anytime-service:cpu --build-arg EXTRAS= .    CPU only, without CUDA's libraries
-#   docker run --rm -p 127.0.0.1:8000:8000 [--gpus all] [-v ./models:/models:ro] anytime-service
+#   docker run --rm -p 127.0.0.1:8000:8000 -e ANYTIME_ALLOW_ANONYMOUS=true [--gpus all] [-v ./models:/models:ro] anytime-service
+#
+# In a container the service listens beyond loopback, so it wants to be told who may ask: ANYTIME_ALLOW_ANONYMOUS=true
+# behind a loopback port or a network of your own, else ANYTIME_API_KEYS. Without either it says so and ends.
 
 FROM python:3.12-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
@@ -58,8 +61,7 @@ ENV ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1
 USER 10001:10001
 EXPOSE 8000
-# Healthy is not yet ready: route traffic by /readyz. http.client, because urllib would ask a proxy for loopback.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
-    CMD ["python", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['ANYTIME_PORT']), timeout=2); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+# Healthy is not yet ready: route traffic by /readyz.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 CMD ["python", "-m", "service.probe"]
 # No shell in between: SIGTERM reaches the server, which drains and exits 0.
 ENTRYPOINT ["serve-ensemble"]

@@ -7,13 +7,13 @@ import logging
 import signal
 import sys
 
-import uvicorn
 from pydantic import ValidationError
 
 from bundle import BundleError
 from service.app import create_app
 from service.engine.providers import DeviceUnavailable
 from service.logs import configure_logging
+from service.server import CannotListen, Server, listen
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -29,27 +29,19 @@ def main() -> None:
     try:
         settings = Settings()
         configure_logging(settings)
-        app = create_app(settings)
-    except (BundleError, DeviceUnavailable) as error:
+        server = Server(create_app(settings))
+        sockets = listen(settings)
+    except (BundleError, DeviceUnavailable, CannotListen) as error:
         sys.exit(_refusal(str(error)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = "ANYTIME_" + "_".join(map(str, first["loc"])).upper() if first["loc"] else "ANYTIME_*"
         sys.exit(_refusal(f"{name}: {first['msg'].removeprefix('Value error, ')}."))
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        log_config=None,
-        access_log=False,
-        timeout_graceful_shutdown=int(settings.drain_s) or 1,
-        server_header=False,
-    )
     # uvicorn raises the signal again after its drain; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run()
+    server.run(sockets)
 
 
 def _parser() -> argparse.ArgumentParser:

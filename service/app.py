@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from service.access import Access
 from service.context import Context
 from service.deployments import Deployments
 from service.engine.cost import CostModel
@@ -74,10 +75,10 @@ def create_app(
         Metrics(registry or CollectorRegistry()),
         clock or MonotonicClock(),
     )
-    return _build(context)
+    return _build(context, Access([key.get_secret_value() for key in settings.api_keys], settings.admin_port))
 
 
-def _build(context: Context) -> FastAPI:
+def _build(context: Context, access: Access) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.gate.open(asyncio.get_running_loop())
@@ -100,7 +101,9 @@ def _build(context: Context) -> FastAPI:
     app.add_middleware(
         Ingress,
         clock=context.clock,
+        access=access,
         max_body_bytes=context.settings.max_body_bytes,
+        body_timeout_s=context.settings.body_timeout_s,
         on_answered=context.answered,
         on_rejected=context.metrics.rejected,
     )
@@ -113,7 +116,7 @@ def _assemble(
 ) -> Context:
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
-    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows, metrics.admitted, metrics.ended)
+    gate = Gate(costs, clock, settings.max_queue_rows, settings.max_batch_rows)
 
     def new_scheduler() -> Scheduler:
         return Scheduler(costs, settings.max_batch_rows)
@@ -181,7 +184,7 @@ async def _walk(context: Context) -> None:
     twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True)
     for deployment in context.deployments.all():
         twin.metrics.serve(deployment.key, deployment.manifest)
-    transport = httpx.ASGITransport(_build(twin))
+    transport = httpx.ASGITransport(_build(twin, Access()))
     async with httpx.AsyncClient(transport=transport, base_url="http://warm-up") as client:
         for deployment in context.deployments.all():
             manifest = deployment.manifest

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypedDict, TypeVar, Unpack
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import numpy as np
@@ -33,14 +33,20 @@ GRACE_S = 5.0
 """How long past a request's deadline the client waits for the server before it gives up on the connection."""
 
 
-class Knobs(TypedDict, total=False):
-    """What a request may say beside its samples; see `service.schemas.Knobs`."""
+class Budget(TypedDict, total=False):
+    """What a request that goes on from an answer may say; see `service.schemas.ContinueRequest`."""
 
     deadline_ms: float | None
-    model: str | None
-    version: int | None
     max_members: int | None
     outputs: Sequence[Output]
+    keep_ms: float | None
+
+
+class Knobs(Budget, total=False):
+    """What a request may say beside its samples; see `service.schemas.Knobs`."""
+
+    model: str | None
+    version: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +127,26 @@ class AnytimeClient:
             for line in response.iter_lines():
                 yield from events.feed(line)
 
+    def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
+        """A better answer to a request that was kept (`keep_ms`).
+
+        Raises:
+            AnytimeError: the server answered with a problem document; `state_gone` if there is nothing to go on from.
+            httpx.TransportError: there was no answer.
+        """
+        return _read(self._http.post(**_continue(request_id, budget)), PredictResponse)
+
     def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
         return _read(self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+
+    def load(self, name: str, version: int | None = None) -> ModelCard:
+        """Let the server serve another version (default: the highest); returns when requests go to it."""
+        return _read(self._http.post(**_version(name, "load", version)), ModelCard)
+
+    def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
+        """Let the server serve a bundle, or one version of it, no more: what is left."""
+        return _read(self._http.post(**_version(name, "unload", version)), ModelList).models
 
     def models(self) -> list[ModelCard]:
         """All served bundles."""
@@ -188,9 +211,21 @@ class AsyncAnytimeClient:
                 for event in events.feed(line):
                     yield event
 
+    async def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
+        """See `AnytimeClient.continue_`."""
+        return _read(await self._http.post(**_continue(request_id, budget)), PredictResponse)
+
     async def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
         return _read(await self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+
+    async def load(self, name: str, version: int | None = None) -> ModelCard:
+        """See `AnytimeClient.load`."""
+        return _read(await self._http.post(**_version(name, "load", version)), ModelCard)
+
+    async def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
+        """See `AnytimeClient.unload`."""
+        return _read(await self._http.post(**_version(name, "unload", version)), ModelList).models
 
     async def models(self) -> list[ModelCard]:
         """See `AnytimeClient.models`."""
@@ -247,14 +282,25 @@ def _predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) ->
         request = _post(url, {"inputs": inputs, **given})
     if request_id is not None:
         request["headers"]["x-request-id"] = request_id
-    deadline_ms = knobs.get("deadline_ms")
-    if deadline_ms is not None:
-        request["timeout"] = deadline_ms / 1e3 + GRACE_S
-    return request
+    return request | _timeout(knobs.get("deadline_ms"))
+
+
+def _continue(request_id: str, budget: Budget) -> dict[str, Any]:
+    given = {name: value for name, value in budget.items() if value is not None}
+    request = _post(f"/predict/{quote(request_id, safe='')}/continue", given)
+    return request | _timeout(budget.get("deadline_ms"))
+
+
+def _timeout(deadline_ms: float | None) -> dict[str, float]:
+    return {} if deadline_ms is None else {"timeout": deadline_ms / 1e3 + GRACE_S}
 
 
 def _feedback(request_id: str, labels: Sequence[int | str]) -> dict[str, Any]:
     return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
+
+
+def _version(name: str, verb: str, version: int | None) -> dict[str, Any]:
+    return {"url": f"/models/{name}/{verb}", "params": {} if version is None else {"version": version}}
 
 
 def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:

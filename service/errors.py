@@ -102,6 +102,13 @@ class BodyTooLarge(ClientProblem):
     code = "body_too_large"
 
 
+class HungUp(ClientProblem):
+    """The client went away before its answer; nobody reads this one, but it is counted."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "hung_up"
+
+
 class InvalidField(ClientProblem):
     """A field is missing, unknown or of the wrong type."""
 

@@ -1,4 +1,4 @@
-"""The first thing a request meets: its arrival is stamped, it gets an id, and its body is bounded.
+"""The first thing a request meets: its arrival is stamped, it gets an id, and its head and body are judged.
 
 Pure ASGI: Starlette's function middleware would hide a client's disconnect from the route.
 """
@@ -8,19 +8,21 @@ from __future__ import annotations
 import logging
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.access import Access
 from service.engine.deadline import Clock, Deadline
-from service.errors import BodyTooLarge, InternalError, problem_response
+from service.errors import BodyTooLarge, InternalError, Problem, problem_response
+from service.protocol import EXPIRED, timeout_of
 
 log = logging.getLogger(__name__)
 
-REQUEST_ID = "x-request-id"
+REQUEST_ID = b"x-request-id"
+HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 @dataclass(slots=True)
@@ -54,7 +56,9 @@ class Ingress:
     Args:
         app: what it wraps.
         clock: stamps the arrival.
+        access: says who may ask what.
         max_body_bytes: larger bodies are refused: by their header before they are read, else while they are.
+        body_timeout_s: what the protocol allows a body, for the sentence that says so.
         on_answered: called when the last byte of an answer has been handed to the socket.
         on_rejected: called with the code of each problem that is answered here.
     """
@@ -63,34 +67,41 @@ class Ingress:
         self,
         app: ASGIApp,
         clock: Clock,
+        access: Access,
         max_body_bytes: int,
+        body_timeout_s: float,
         on_answered: Callable[[Visit, float], None],
         on_rejected: Callable[[str], None],
     ) -> None:
         self._app = app
         self._clock = clock
+        self._access = access
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
         self._on_answered = on_answered
         self._on_rejected = on_rejected
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one connection of the ASGI server."""
-        if scope["type"] != "http":
+        """Handle one request of the ASGI server."""
+        if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        refused = self._access.refuse(scope, headers)
+        if scope["type"] == "websocket":
+            # Closed before it is accepted, a WebSocket is answered 403.
+            await (send({"type": "websocket.close", "code": 1008}) if refused else self._app(scope, receive, send))
+            return
         visit = Visit(_request_id(headers), self._clock.now())
         scope.setdefault("state", {})["visit"] = visit
         send = self._watch(visit, scope, send)
-        if _declared_length(headers) > self._max_body_bytes:
-            # The body stays unread, so the connection cannot be used again.
-            problem = self._too_large()
-            problem.headers["connection"] = "close"
-            self._on_rejected(problem.code)
-            await problem_response(problem, visit.request_id)(scope, receive, send)
+        refused = refused or self._judge_length(headers)
+        if refused is not None:
+            self._on_rejected(refused.code)
+            await problem_response(refused, visit.request_id)(scope, receive, send)
             return
         try:
-            await self._app(scope, self._bound(receive), send)
+            await self._app(scope, self._bound(scope, receive), send)
         except Exception:
             log.exception("unexpected error", extra={"request_id": visit.request_id})
             if visit.status:
@@ -98,8 +109,8 @@ class Ingress:
             self._on_rejected(InternalError.code)
             await problem_response(InternalError(), visit.request_id)(scope, receive, send)
 
-    def _bound(self, receive: Receive) -> Receive:
-        """`receive`, counting: a body without a length header is refused when it grows too large."""
+    def _bound(self, scope: Scope, receive: Receive) -> Receive:
+        """`receive`, judging: a body is refused when it grows too large, or comes too slowly."""
         total = 0
 
         async def bounded() -> Message:
@@ -108,6 +119,8 @@ class Ingress:
             total += len(message.get("body", b""))
             if total > self._max_body_bytes:
                 raise self._too_large()
+            if EXPIRED in scope["state"]:
+                raise timeout_of("body", self._body_timeout_s)
             return message
 
         return bounded
@@ -117,7 +130,7 @@ class Ingress:
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
                 visit.route = getattr(scope.get("route"), "path", visit.route)
-                MutableHeaders(scope=message)[REQUEST_ID] = visit.request_id
+                message["headers"] = [*message["headers"], (REQUEST_ID, visit.request_id.encode())]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
                 now = self._clock.now()
@@ -129,19 +142,21 @@ class Ingress:
 
         return watched
 
+    def _judge_length(self, headers: Mapping[bytes, bytes]) -> Problem | None:
+        length = headers.get(b"content-length", b"")
+        return self._too_large() if length.isdigit() and int(length) > self._max_body_bytes else None
+
     def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(
+        problem = BodyTooLarge(
             f"The body exceeds {self._max_body_bytes} bytes: send fewer samples per request.",
             max_body_bytes=self._max_body_bytes,
         )
+        # The rest of the body stays unread, so the connection cannot be used again.
+        problem.headers["connection"] = "close"
+        return problem
 
 
-def _request_id(headers: Headers) -> str:
+def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id if it is harmless, else a new one."""
-    given = headers.get(REQUEST_ID, "")
-    return given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid.uuid4().hex
-
-
-def _declared_length(headers: Headers) -> int:
-    length = headers.get("content-length", "")
-    return int(length) if length.isdecimal() else 0
+    given = headers.get(REQUEST_ID)
+    return given.decode() if given is not None and HARMLESS.fullmatch(given) else uuid.uuid4().hex

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.device import Device
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+ApiKey = Annotated[SecretStr, Field(min_length=16)]
 
 
 class Settings(BaseSettings):
@@ -23,10 +25,44 @@ class Settings(BaseSettings):
     )
 
     host: str = "127.0.0.1"
-    """Address to listen on. Loopback unless you choose otherwise; a container wants 0.0.0.0."""
+    """Address to listen on. Loopback unless you choose otherwise; a container wants 0.0.0.0. On any other address
+    than loopback you must choose who may ask: set api_keys or allow_anonymous."""
 
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port to listen on; 0 takes a free one."""
+
+    admin_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Port for /metrics and for changes under /models, which are then not answered on the other port, where clients
+    come in. None serves all on one port."""
+
+    admin_host: str = "127.0.0.1"
+    """Address of the admin port."""
+
+    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    """Keys of at least 16 characters, separated by commas. With any set, each request but the probes /healthz and
+    /readyz must bring one, as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+
+    allow_anonymous: bool = False
+    """Serve everyone who can reach an address that is not loopback. Choose it where something else decides who can:
+    a firewall, a cluster's network, a proxy."""
+
+    tls_certificate: Path | None = None
+    """Certificate chain in PEM; with it and tls_key the service speaks HTTPS only."""
+
+    tls_key: Path | None = None
+    """Private key of the certificate, in PEM."""
+
+    max_connections: Count = 1000
+    """Clients that may be connected; one more is answered 503. Raise the limit of open files before you raise this."""
+
+    head_timeout_s: Positive = 10.0
+    """Seconds in which a request's head must have come; then it is answered 408."""
+
+    body_timeout_s: Positive = 30.0
+    """Seconds in which a request's body must have come after its head; then it is answered 408."""
+
+    send_timeout_s: Positive = 30.0
+    """Seconds for which a client may read nothing of its answer; then it is cut off."""
 
     models_dir: Path = Path("models")
     """Folder of bundles, `<name>/<version>/manifest.json`."""
@@ -85,7 +121,7 @@ class Settings(BaseSettings):
     """What those states may hold together, in the memory of the device the members run on."""
 
     drain_s: Positive = 10.0
-    """Seconds that requests in flight may take after SIGTERM; then they are cut off."""
+    """Seconds that requests in flight may take after SIGTERM; then they are answered with what they have."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """At `debug`, each answered request is a line."""
@@ -93,7 +129,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     """`json` writes one object a line; `text` is for people."""
 
-    @field_validator("models", mode="before")
+    @field_validator("models", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
@@ -110,4 +146,28 @@ class Settings(BaseSettings):
     def _consistent(self) -> Self:
         if self.max_rows > self.max_queue_rows:
             raise ValueError("max_rows exceeds max_queue_rows: the largest allowed request would never be admitted")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: set both, or neither")
+        if self.admin_port is not None and self.admin_port == self.port:
+            raise ValueError("admin_port is port: choose another, or leave it out to serve all on one port")
         return self
+
+    @model_validator(mode="after")
+    def _access_is_chosen(self) -> Self:
+        hosts = [self.host] if self.admin_port is None else [self.host, self.admin_host]
+        for host in hosts:
+            if not _is_loopback(host) and not self.api_keys and not self.allow_anonymous:
+                raise ValueError(
+                    f"{host} can be reached from other machines: set ANYTIME_API_KEYS, "
+                    "or ANYTIME_ALLOW_ANONYMOUS=true to serve everyone who can reach it"
+                )
+        if self.api_keys and self.allow_anonymous:
+            raise ValueError("api_keys and allow_anonymous contradict each other: choose one")
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from bundle import Round
+from bundle import Refinement, Round
 from training import boosting, ranks
 from training.ensemble import Ensemble, TrainedMember
 from training.errors import NoWeakLearner
@@ -19,11 +19,13 @@ from training.game import Game
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the rounds gave."""
+    """What the rounds gave, and what refinement made of it."""
 
     ensemble: Ensemble
     stopped: str | None
     """Why there are fewer than T members, if there are."""
+    refinement: Refinement | None = None
+    """How the members were trained together afterwards, if they were."""
 
 
 def run_rounds(game: Game) -> Outcome:

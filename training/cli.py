@@ -1,4 +1,7 @@
-"""``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it."""
+"""``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it.
+
+``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`.
+"""
 
 from __future__ import annotations
 
@@ -13,40 +16,32 @@ from torch import nn
 
 from bundle import Bundle, BundleError, Manifest, Round
 from training import ranks
-from training.baselines import no_resched, resched
+from training.baselines import measure, no_resched, resched
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
-from training.determinism import derive_seed, seeded
 from training.errors import BadConfig, TrainingError
 from training.game import Game
-from training.networks import LogitsOnly, ModelClass, Normalise
-from training.pipeline import checkpoint_of, device_of, game_of, play, run_of
-from training.progress import Reporter, reporter
+from training.pipeline import checkpoint_of, game_of, play, run_of
+from training.progress import Bars, Reporter, reporter
 from training.recipes import RECIPES, Prepared, Recipe
 from training.report import write_report
+from training.reproduce.command import reproduce
 from training.targets import Logits
-from training.teacher import train_teacher
+from training.teacher import prepare_teacher
 
 BAD_INPUT, INTERRUPTED = 2, 130
+REPRODUCE = "reproduce"
+"""The word that makes it ``train-ensemble reproduce``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code, with one sentence on stderr when it is not 0."""
-    options = _parser().parse_args(arguments)
-    if options.list:
-        for recipe in RECIPES.values():
-            print(f"{recipe.name:<10} {recipe.summary}")
-        return 0
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        recipe, config = _settings(options)
-        console = Console()
-        with ranks.joined(config.device), reporter(console) as listener:
-            bundle = train(recipe, config, options.models, listener, resume=options.resume)
-            speaks = ranks.first()
-        if speaks:
-            console.print(_table(bundle.manifest))
-            console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
-            console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+        if words[:1] == [REPRODUCE]:
+            _reproduce(words[1:])
+        else:
+            _train(_parser().parse_args(words))
     except (TrainingError, BundleError, OSError) as error:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
@@ -56,14 +51,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def train(recipe: Recipe, config: RecipeConfig, models: Path, reporter: Reporter, *, resume: bool = False) -> Bundle:
-    """Everything that the command does: teacher, rounds, bundle, baselines, picture."""
+def _train(options: argparse.Namespace) -> None:
+    if options.list:
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:<10} {recipe.summary}")
+        return
+    recipe, config = _settings(options)
+    console = Console()
+    with ranks.joined(config.device), reporter(console) as listener:
+        bundle = train(recipe, config, options.models, listener, resume=options.resume, picture=options.picture)
+        if not ranks.first():
+            return
+    console.print(_table(bundle.manifest))
+    console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
+    if options.picture:
+        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+
+
+def _reproduce(words: Sequence[str]) -> None:
+    with Bars(Console()) as bars:
+        lines = reproduce(words, bars)
+    print("\n".join(lines))
+
+
+def train(
+    recipe: Recipe,
+    config: RecipeConfig,
+    models: Path,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    picture: bool = True,
+) -> Bundle:
+    """Everything that the command does: teacher, rounds, bundle; with `picture` also baselines and picture."""
     prepared = recipe.prepare(config)
     checkpoint = checkpoint_of(models, config, prepared.data, recipe.name)
     with run_of(checkpoint, config, resume=resume):
         game = _prepare_game(prepared, config, checkpoint, reporter)
         bundle = play(game, models, recipe.name)
-        _draw(game, prepared, bundle.manifest, _picture(models, config))
+        if picture:
+            _draw(game, prepared, bundle.manifest, _picture(models, config))
     return bundle
 
 
@@ -75,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-ensemble",
         description="Train a teacher, decompose it into an ensemble whose every prefix answers, write it as a bundle.",
+        epilog="train-ensemble reproduce --list: the paper's experiments.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="where bundles are (models)")
@@ -82,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to train (auto)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run of the same command")
+    parser.add_argument(
+        "--no-picture",
+        action="store_false",
+        dest="picture",
+        help="no picture, so none of the baselines in it",
+    )
     parser.add_argument("--list", action="store_true", help="explain each recipe in a line, and stop")
     return parser
 
@@ -97,23 +131,11 @@ def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
 
 
 def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter) -> Game:
-    teacher: nn.Module | Logits
-    if isinstance(prepared.teacher, nn.Module | Logits):
-        teacher = prepared.teacher
-    else:
-        network = _teacher_network(prepared, prepared.teacher, config)
-        teacher = train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
+    teacher = prepare_teacher(prepared, config, checkpoint, reporter)
     game = game_of(teacher, prepared.data, prepared.classes, config, checkpoint, reporter)
     described = game.target.teacher
     reporter.say(f"teacher {described.name}: {100 * described.accuracy:.2f} % on {len(game.data.test)} test samples")
     return game
-
-
-def _teacher_network(prepared: Prepared, model_class: ModelClass, config: RecipeConfig) -> nn.Module:
-    data = prepared.data
-    normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
-    seed = derive_seed(config.seed, "teacher", "weights")
-    return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
 
 def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> None:
@@ -121,8 +143,8 @@ def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> 
     total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
     budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
     single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
-    independent = resched(game, prepared.classes[0], len(manifest.members))
-    oracle = no_resched(game, single, budgets)
+    independent = measure(game, resched(game, prepared.classes[0], len(manifest.members)))
+    oracle = measure(game, no_resched(game, [single], budgets))
     if ranks.first():
         write_report(picture, manifest, independent, oracle, total)
 

@@ -24,9 +24,12 @@ MINIMUM = {
     "epochs": 1,
     "batch_size": 2,
     "weight_decay": 0,
+    "chunk_steps": 0,
     "teacher_epochs": 1,
     "teacher_blocks": 1,
     "member_blocks": 1,
+    "refine_epochs": 0,
+    "refine_emphasis": -10,
 }
 """Smallest value of a key; what is not here and is a float must be positive."""
 
@@ -81,6 +84,17 @@ class Config:
     """Peak rate of AdamW, after a short warm-up and before a cosine decay."""
     weight_decay: float = 1e-4
     """AdamW's."""
+    chunk_steps: int = 0
+    """Steps of a sequence that a stream brings at once: a second graph of every recurrent member takes so many; 0: no
+    such graphs."""
+    refine_epochs: int = 0
+    """Passes over the training set in which all members are trained together after the rounds; 0, as in the paper:
+    none."""
+    refine_learning_rate: float = 1e-2
+    """Peak rate of AdamW in those passes; batch size and weight decay are those of a member."""
+    refine_emphasis: float = 0.0
+    """Prefix k has a weight proportional to k ** refine_emphasis in them: 0 treats all alike, less favours the early
+    answers."""
     exit_risks: tuple[float, ...] = (0.01, 0.02, 0.05)
     """Epsilons, ascending, for each of which an early-exit rule is looked for: bounds on the share of samples whose
     answer is not that of the whole ensemble."""

@@ -87,9 +87,9 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
     recurrent = any(isinstance(module, nn.RNNBase) for module in flat.modules())
     x, *taken = (_example(value, recurrent=recurrent) for value in (samples, *links))
-    model = _to_onnx(flat, x, taken, names, outputs)
+    model = to_onnx(flat, x, taken, names, outputs)
     if recurrent:
-        _set_steps(model, samples.shape[1])
+        set_steps(model, samples.shape[1])
     content = strip(model)
     _check_parity(f"member {index}", content, flat, samples, links)
     with torch.no_grad():
@@ -113,11 +113,29 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     )
 
 
+def export_plain(network: nn.Module, samples: Tensor) -> bytes:
+    """A network that reads nobody, from raw samples to logits, as ONNX.
+
+    Args:
+        network: takes one tensor called `x`.
+        samples: at least two raw samples.
+
+    Raises:
+        ExportError: the graph is not valid or has a fixed batch axis.
+    """
+    network = network.cpu().eval()
+    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
+    model = to_onnx(network, _example(samples, recurrent=recurrent), [], [], [LOGITS])
+    if recurrent:
+        set_steps(model, samples.shape[1])
+    return strip(model)
+
+
 def _example(value: Tensor, *, recurrent: bool) -> Tensor:
     return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
 
 
-def _set_steps(model: onnx.ModelProto, steps: int) -> None:
+def set_steps(model: onnx.ModelProto, steps: int) -> None:
     """Give the edges (N, T, C) the number of steps that the data has.
 
     No operator inside depends on it; if one did, the check of parity, which is done at this number, would fail.
@@ -128,9 +146,10 @@ def _set_steps(model: onnx.ModelProto, steps: int) -> None:
             dimensions[1].dim_value = steps
 
 
-def _to_onnx(
+def to_onnx(
     flat: nn.Module, x: Tensor, links: Sequence[Tensor], link_names: Sequence[str], outputs: Sequence[str]
 ) -> onnx.ModelProto:
+    """Trace `flat` at the example `x` and `links`, with a dynamic batch axis first in every edge."""
     batch = {0: Dim("batch")}
     shapes = {"x": batch} | ({"links": tuple(batch for _ in links)} if links else {})
     with warnings.catch_warnings(), _quiet_exporter():

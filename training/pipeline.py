@@ -15,6 +15,7 @@ from bundle import Bundle, open_bundle
 from training import ranks
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
+from training.chunks import check_chunks
 from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
@@ -23,6 +24,7 @@ from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
 from training.publish import publish
+from training.refine import refine
 from training.targets import Logits, target_of
 from training.views import check_images
 
@@ -68,8 +70,8 @@ def distil(
 
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
-    """The rounds, then the bundle."""
-    outcome = run_rounds(game)
+    """The rounds, refinement where the settings ask for it, then the bundle."""
+    outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
     if ranks.first():
         publish(game, outcome, models, recipe)
@@ -88,6 +90,7 @@ def game_of(
     """Check the arguments against each other, and fix what the teacher decides."""
     if not classes:
         raise BadConfig("classes is empty: give at least one model class to search members in.")
+    check_chunks(config, classes, data.input_shape)
     check_images(config.augment, data.input_shape, sequences=data.sequences)
     if config.augment != "none" and not isinstance(teacher, nn.Module):
         raise BadConfig(

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bundle import Bundle, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
+from bundle import Bundle, Chunk, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
 from bundle.store import sha256
 from training import flops
 from training.bdistil import Outcome
+from training.chunks import ChunkGraph, export_chunks
 from training.ensemble import Ensemble
 from training.export import INPUT, LOGITS, Graph, export_members
 from training.game import Game
@@ -34,6 +35,10 @@ def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
     graphs = export_members(outcome.ensemble)
     members = describe_members(outcome.ensemble, graphs)
     files = {member.file: graph.content for member, graph in zip(members, graphs, strict=True)}
+    if game.config.chunk_steps:
+        chunks = export_chunks(outcome.ensemble, game.config.chunk_steps)
+        files |= {_chunk_file(index): chunk.content for index, chunk in enumerate(chunks)}
+        members = tuple(_with_chunk(member, chunk) for member, chunk in zip(members, chunks, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(
             Path(folder),
@@ -68,6 +73,22 @@ def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Membe
     return tuple(entries)
 
 
+def _chunk_file(index: int) -> str:
+    return f"member_{index:02d}_chunk.onnx"
+
+
+def _with_chunk(member: Member, graph: ChunkGraph) -> Member:
+    chunk = Chunk(
+        file=_chunk_file(member.index),
+        sha256=sha256(graph.content),
+        connections=graph.connections,
+        states=graph.states,
+        logits=LOGITS,
+        outputs=graph.outputs,
+    )
+    return member.model_copy(update={"chunk": chunk})
+
+
 def _unmeasured(members: Sequence[Member]) -> Quality:
     return Quality(
         tuple(
@@ -86,6 +107,7 @@ def _manifest(
         version=version,
         created=created(),
         input=Tensor.model_validate({"name": INPUT, "dtype": data.train.x.dtype.name, "shape": data.input_shape}),
+        chunk_steps=config.chunk_steps or None,
         classes=data.classes,
         members=members,
         prefixes=quality.prefixes,
@@ -105,6 +127,7 @@ def _manifest(
             packages=packages(),
             commit=commit(),
             stopped=outcome.stopped,
+            refinement=outcome.refinement,
         ),
     )
 
@@ -127,8 +150,9 @@ def packages() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the trainer's sources, `-dirty` when tracked files differ; None outside a checkout."""
+    """The git commit of the trainer's sources, `-dirty` when they were changed since; None outside a checkout."""
     folder = Path(__file__).parent
+    sources = (str(folder), str(folder.with_name("bundle")))
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -137,7 +161,7 @@ def commit() -> str | None:
 
     try:
         git("ls-files", "--error-unmatch", Path(__file__).name)  # a copy inside somebody else's checkout is not it
-        changed = git("status", "--porcelain", "--untracked-files=no")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", *sources)
         return git("rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None

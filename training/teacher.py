@@ -1,4 +1,4 @@
-"""Training a recipe's own teacher: plain cross-entropy on the labels."""
+"""A recipe's teacher: one that it brings, or its own, trained with plain cross-entropy on the labels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,31 @@ from training import ranks
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
-from training.determinism import derive_seed
+from training.determinism import derive_seed, seeded
 from training.fitting import Fitting, Schedule
-from training.networks import synchronise
+from training.networks import LogitsOnly, ModelClass, Normalise, synchronise
+from training.pipeline import device_of
 from training.precision import autocast, to_device
 from training.progress import Reporter
+from training.recipes.recipe import Prepared
+from training.targets import Logits
 from training.views import Views
+
+
+def prepare_teacher(
+    prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoint, reporter: Reporter
+) -> nn.Module | Logits:
+    """The teacher that the recipe brings; or a network of its class, trained here and kept in the checkpoint."""
+    if isinstance(prepared.teacher, nn.Module | Logits):
+        return prepared.teacher
+    network = _untrained(prepared.teacher, prepared.data, config)
+    return train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
+
+
+def _untrained(model_class: ModelClass, data: Data, config: RecipeConfig) -> nn.Module:
+    normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
+    seed = derive_seed(config.seed, "teacher", "weights")
+    return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
 
 def train_teacher(

@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
@@ -20,6 +20,16 @@ from service.engine.worker import Worker
 
 Fate = Literal["answered", "failed", "cancelled"]
 """How an admitted request left the engine: with a prefix, without one, or because its client had gone."""
+
+
+class Books(Protocol):
+    """Counts what comes in and what goes out: whatever is admitted has ended, or is in flight."""
+
+    def admitted(self) -> None:
+        """A request has been taken."""
+
+    def ended(self, fate: Fate) -> None:
+        """It is in the engine no more."""
 
 
 class QueueFull(Exception):
@@ -49,11 +59,7 @@ class Gate:
         clock: Clock,
         max_queue_rows: int,
         max_batch_rows: int,
-        on_admitted: Callable[[], None] = lambda: None,
-        on_ended: Callable[[Fate], None] = lambda _: None,
     ) -> None:
-        self._on_admitted = on_admitted
-        self._on_ended = on_ended
         self._costs = costs
         self._clock = clock
         self._max_queue_rows = max_queue_rows
@@ -80,13 +86,21 @@ class Gate:
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(news)
 
-    async def answer(self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]) -> Outcome:
+    def dismiss(self) -> None:
+        """End every wait: who has a finished prefix gets it."""
+        for future in self._waiting.values():
+            _set(future, StoppedBy.SHUTDOWN)
+
+    async def answer(
+        self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
+    ) -> Outcome:
         """Run the ticket through the worker and wait for its outcome.
 
         Args:
             ticket: the request.
             worker: the worker of the device it runs on.
             hung_up: returns when the client has gone.
+            books: where it is counted, if anywhere: the service's own warm-up is not.
 
         Raises:
             QueueFull: the rows do not fit into the queue.
@@ -102,13 +116,15 @@ class Gate:
         timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
         self._waiting[ticket] = future
         self.rows_in_flight += ticket.rows
-        self._on_admitted()
+        if books is not None:
+            books.admitted()
         worker.submit(ticket)
         stopped_by = StoppedBy.ABANDONED
         try:
             stopped_by = await future
         finally:
-            self._on_ended(_fate(stopped_by, ticket))
+            if books is not None:
+                books.ended(_fate(stopped_by, ticket))
             watcher.cancel()
             if timer is not None:
                 timer.cancel()
@@ -117,7 +133,7 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, StoppedBy.ABANDONED)
         published = ticket.published
-        decided = ticket.deadline.answer_by if ticket.ended is None else ticket.ended
+        decided = min(ticket.deadline.answer_by, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
     def _wake(self, settled: Sequence[Settled]) -> None:

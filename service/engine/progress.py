@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable
 
-from service.engine.gate import Gate, Outcome
+from service.engine.gate import Books, Gate, Outcome
 from service.engine.ticket import Published, Ticket
 from service.engine.worker import Worker
 
 
 async def refine(
-    gate: Gate, ticket: Ticket, worker: Worker, hung_up: Awaitable[None]
+    gate: Gate, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
 ) -> AsyncGenerator[Published | Outcome]:
     """Run the ticket as `Gate.answer` does, and yield its prefixes on the way, its outcome at the end.
 
@@ -23,7 +23,7 @@ async def refine(
     """
     news = asyncio.Event()
     ticket.on_published = lambda: gate.tell(news.set)
-    answer = asyncio.ensure_future(gate.answer(ticket, worker, hung_up))
+    answer = asyncio.ensure_future(gate.answer(ticket, worker, hung_up, books))
     answer.add_done_callback(lambda _: news.set())
     told = 0
     try:

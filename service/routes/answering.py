@@ -14,15 +14,12 @@ from service.deployments import Deployment
 from service.engine.deadline import Deadline
 from service.engine.gate import Outcome, QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
-from service.errors import InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
+from service.errors import HungUp, InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
 from service.ingress import Visit
 from service.keeping import check_keep
 from service.ledger import Answered
 from service.schemas import PredictRequest
 from service.tensors import to_tensor
-
-CLIENT_GONE = 499
-"""The status that nobody reads: for the metrics, as other servers count it."""
 
 
 def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticket, Deployment]:
@@ -77,13 +74,17 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Outco
 
     Raises:
         Overloaded: the queue is full.
+        HungUp: the client went away.
     """
     context = context_of(request)
     with context.repository.lease(deployment):
         try:
-            return await context.gate.answer(ticket, context.worker, hang_up(request))
+            outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
         except QueueFull as full:
             raise overloaded(full) from full
+    if outcome.stopped_by is StoppedBy.ABANDONED:
+        raise HungUp("The client has hung up.")
+    return outcome
 
 
 async def hang_up(request: Request) -> None:

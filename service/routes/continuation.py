@@ -10,7 +10,7 @@ from service.context import context_of
 from service.engine.ticket import StoppedBy
 from service.ingress import visit_of
 from service.keeping import check_keep, keep_on
-from service.routes.answering import CLIENT_GONE, check_open, close, deadline_of, published_of, run
+from service.routes.answering import check_open, close, deadline_of, published_of, run
 from service.routes.documented import body_of, problems
 from service.routes.predict import encode
 from service.schemas import ContinueRequest, PredictResponse
@@ -46,8 +46,6 @@ async def continue_(request_id: str, request: Request) -> Response:
     stopped_by: StoppedBy | None = None
     try:
         outcome = await run(request, ticket, kept.deployment)
-        if outcome.stopped_by is StoppedBy.ABANDONED:
-            return Response(status_code=CLIENT_GONE)
         published = published_of(outcome, ticket, visit, context)
         stopped_by = outcome.stopped_by
     finally:

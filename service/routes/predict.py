@@ -9,11 +9,11 @@ from starlette.responses import Response
 from service import npy
 from service.body import read_predict
 from service.context import context_of
-from service.engine.ticket import Published, StoppedBy
+from service.engine.ticket import Published
 from service.errors import InvalidField
 from service.ingress import visit_of
 from service.keeping import keep
-from service.routes.answering import CLIENT_GONE, admit, close, predictions, published_of, run, softmax
+from service.routes.answering import admit, close, predictions, published_of, run, softmax
 from service.routes.documented import ANSWER, body_or_array, or_array, problems
 from service.schemas import Output, PredictRequest, PredictResponse
 
@@ -41,8 +41,6 @@ async def predict(request: Request) -> Response:
     as_array = _wanted_array(request, wanted)
     ticket, deployment = admit(wanted, visit, context)
     outcome = await run(request, ticket, deployment)
-    if outcome.stopped_by is StoppedBy.ABANDONED:
-        return Response(status_code=CLIENT_GONE)
     published = published_of(outcome, ticket, visit, context)
     kept_ms = keep(ticket, deployment, outcome.stopped_by, wanted.keep_ms, context)
     head = close(outcome, ticket, deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}

@@ -16,9 +16,10 @@ from service.deployments import Deployment
 from service.engine.gate import Outcome, QueueFull
 from service.engine.progress import refine
 from service.engine.ticket import Published, StoppedBy, Ticket
+from service.errors import HungUp
 from service.ingress import Visit, visit_of
 from service.keeping import keep
-from service.routes.answering import CLIENT_GONE, admit, close, hang_up, overloaded, predictions, published_of
+from service.routes.answering import admit, close, hang_up, overloaded, predictions, published_of
 from service.routes.documented import body_or_array, events, problems
 from service.schemas import PredictRequest
 
@@ -45,14 +46,14 @@ async def predict_stream(request: Request) -> Response:
     wanted = await read_predict(request)
     ticket, deployment = admit(wanted, visit, context)
     conversation = Conversation(wanted, ticket, deployment, visit, context)
-    news = refine(context.gate, ticket, context.worker, hang_up(request))
+    news = refine(context.gate, ticket, context.worker, hang_up(request), context.metrics)
     news = _leased(context, deployment, news)
     try:
         first = await anext(news)
     except QueueFull as full:
         raise overloaded(full) from full
     if isinstance(first, Outcome) and first.stopped_by is StoppedBy.ABANDONED:
-        return Response(status_code=CLIENT_GONE)
+        raise HungUp("The client has hung up.")
     return EventStream(conversation.events(conversation.encode(first), news))
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from service.settings import Settings
-from tests.docker.files import DOCKER, ROOT, arguments, dashboard, read_yaml, stages
+from tests.docker.files import DOCKER, ROOT, arguments, dashboard, environment, read_yaml, stages
 
 COMPOSE = read_yaml("compose.yaml")
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -91,6 +91,13 @@ def test_bundles_are_mounted_where_the_image_looks_for_them():
 
 def test_the_kill_comes_after_the_drain():
     assert int(SERVICES["service"]["stop_grace_period"].removesuffix("s")) > Settings.model_fields["drain_s"].default
+
+
+def test_the_service_starts_with_the_environment_it_gets(monkeypatch: pytest.MonkeyPatch):
+    image = environment(stages("service.Dockerfile")[-1])
+    for name, value in (image | SERVICES["service"]["environment"]).items():
+        monkeypatch.setenv(name, value)
+    assert Settings().allow_anonymous, "which only a port on loopback may choose"
 
 
 def test_who_waits_for_health_waits_for_one_that_has_a_check():

@@ -14,9 +14,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from service.settings import Settings
-from tests.docker.files import ROOT, arguments, environment, instructions, stages
+from tests.docker.files import DOCKER, ROOT, arguments, environment, instructions, stages
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 IMAGES = {"service.Dockerfile": "serve-ensemble", "training.Dockerfile": "train-ensemble"}
@@ -133,6 +134,9 @@ def test_the_environment_is_one_that_the_service_reads(monkeypatch: pytest.Monke
     assert {name.removeprefix("ANYTIME_").lower() for name in given} <= set(Settings.model_fields)
     for name, value in given.items():
         monkeypatch.setenv(name, value)
+    with pytest.raises(ValidationError, match="ANYTIME_ALLOW_ANONYMOUS=true to serve everyone"):
+        Settings()  # who may ask is for whoever runs the image to choose
+    monkeypatch.setenv("ANYTIME_ALLOW_ANONYMOUS", "true")
     settings = Settings()
     assert (settings.host, settings.models_dir) == ("0.0.0.0", Path("/models"))
     assert arguments(stages("service.Dockerfile")[-1], "EXPOSE") == [str(settings.port)]
@@ -163,6 +167,12 @@ def answering(status: int) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def test_the_command_shown_chooses_who_may_ask():
+    text = (DOCKER / "service.Dockerfile").read_text()
+    [run] = [line for line in text.splitlines() if "docker run" in line]
+    assert "-p 127.0.0.1:8000:8000 -e ANYTIME_ALLOW_ANONYMOUS=true" in run
 
 
 @pytest.mark.parametrize(("status", "code"), [(200, 0), (404, 1), (503, 1)])

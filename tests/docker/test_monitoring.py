@@ -64,7 +64,7 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 
 
 async def wait_for(client: httpx.AsyncClient, path: str, status: int) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while (await client.get(path)).status_code != status:
             await anyio.lowlevel.checkpoint()
 
@@ -102,7 +102,14 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
 
 def test_the_fixture_sees_every_instrument(exported: dict[str, list[dict[str, str]]]):
     metrics = Metrics(CollectorRegistry())
-    metrics.watch(requests_in_flight=int, rows_in_flight=int, ready=int, device_thread_alive=int)
+    metrics.watch(
+        requests_in_flight=int,
+        rows_in_flight=int,
+        kept_requests=int,
+        kept_bytes=int,
+        ready=int,
+        device_thread_alive=int,
+    )
     families = {metric.name for metric in metrics.registry.collect()}
     seen = {re.sub("_(total|bucket|sum|count|created)$", "", name) for name in exported}
     assert families
@@ -183,7 +190,14 @@ def test_every_alert_is_tested_to_fire():
 def test_every_instrument_is_on_the_dashboard():
     shown = {metric for _, expression in expressions() for metric in parse(expression).matchers}
     metrics = Metrics(CollectorRegistry())
-    metrics.watch(requests_in_flight=int, rows_in_flight=int, ready=int, device_thread_alive=int)
+    metrics.watch(
+        requests_in_flight=int,
+        rows_in_flight=int,
+        kept_requests=int,
+        kept_bytes=int,
+        ready=int,
+        device_thread_alive=int,
+    )
     families = {metric.name for metric in metrics.registry.collect()}
     assert {name for name in families if not any(metric.startswith(name) for metric in shown)} == set()
 

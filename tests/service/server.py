@@ -7,9 +7,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import uvicorn
 from fastapi import FastAPI
 
+import service.server
 from service.client import AnytimeClient
 from service.context import Context
 
@@ -17,7 +17,7 @@ from service.context import Context
 class Server:
     """The address of a running server, and its inside."""
 
-    def __init__(self, url: str, context: Context, process: uvicorn.Server) -> None:
+    def __init__(self, url: str, context: Context, process: service.server.Server) -> None:
         self.url = url
         self.context = context
         self._process = process
@@ -34,13 +34,12 @@ class Server:
 
 
 @contextmanager
-def serving(app: FastAPI, *, ready: bool = True) -> Iterator[Server]:
-    """Run the app under uvicorn on a free port until the block ends."""
+def serving(app: FastAPI, *sockets: socket.socket, ready: bool = True) -> Iterator[Server]:
+    """Run the app as `serve-ensemble` does, on a free port and on these sockets, until the block ends."""
     # Listening before the server starts: a client that comes early waits in the backlog, nobody polls.
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        server = service.server.Server(app)
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener, *sockets]})
         thread.start()
         try:
             running = Server(f"http://127.0.0.1:{listener.getsockname()[1]}", app.state.context, server)

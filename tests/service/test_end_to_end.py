@@ -300,6 +300,48 @@ def test_a_request_in_flight_is_answered_after_sigterm(tiny: Bundle, models: Pat
         assert not server.context.worker.alive
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_outlasts_the_drain_is_answered_early(tiny: Bundle, models: Path, streamed: bool):
+    executor = HeldExecutor(1)
+    app = create_app(settings(models, drain_s=0.05), executor=executor)
+    with ThreadPoolExecutor() as pool, serving(app) as server, AnytimeClient(server.url) as client:
+
+        def last() -> Any:
+            return list(client.predict_stream(samples(1)))[-1] if streamed else client.predict(samples(1))
+
+        answer = pool.submit(last)
+        assert executor.entered.wait(60)
+        server.terminate()
+        # The member never ends before the answer comes.
+        assert (answer.result(60).members_used, answer.result(60).stopped_by) == (1, "shutdown")
+        assert not executor.release.is_set()
+        executor.release.set()
+
+
+def test_without_a_prefix_the_end_of_the_drain_is_a_503(tiny: Bundle, models: Path):
+    executor = HeldExecutor(0)
+    app = create_app(settings(models, drain_s=0.05), executor=executor)
+    with ThreadPoolExecutor() as pool, serving(app) as server, AnytimeClient(server.url) as client:
+        answer = pool.submit(client.predict, samples(1))
+        assert executor.entered.wait(60)
+        server.terminate()
+        with pytest.raises(AnytimeError) as caught:
+            answer.result(60)
+        assert (caught.value.status, caught.value.code) == (503, "shutting_down")
+        executor.release.set()
+
+
+def test_a_stream_in_flight_ends_with_its_answer_after_sigterm(tiny: Bundle, models: Path):
+    executor = HeldExecutor(1)
+    with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:
+        stream = client.predict_stream(samples(1))
+        assert next(stream).members_used == 1
+        server.terminate()
+        executor.release.set()
+        *_, answer = stream
+        assert (answer.members_used, answer.stopped_by) == (3, "complete")
+
+
 # Around the predictions
 
 

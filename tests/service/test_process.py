@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +30,9 @@ def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]
         ({"ANYTIME_PORT": "http"}, "ANYTIME_PORT: Input should be a valid integer"),
         ({"ANYTIME_MAX_ROWS": "5000"}, "max_rows exceeds max_queue_rows"),
         ({"ANYTIME_DEVICE": "cuda"}, "no CUDA driver"),
+        ({"ANYTIME_HOST": "0.0.0.0"}, "0.0.0.0 can be reached from other machines: set ANYTIME_API_KEYS"),
+        ({"ANYTIME_HOST": "192.0.2.1", "ANYTIME_ALLOW_ANONYMOUS": "true"}, "cannot listen on 192.0.2.1, port 0"),
+        ({"ANYTIME_TLS_CERTIFICATE": "absent.pem", "ANYTIME_TLS_KEY": "absent.pem"}, "cannot use the certificate"),
     ],
 )
 def test_it_says_in_one_line_why_it_cannot_start(
@@ -47,9 +52,58 @@ def test_help_lists_every_setting(models: Path):
     assert "ANYTIME_RESERVE_MS (default 2.0)" in printed.stdout
 
 
+@pytest.fixture
+def certificate(tmp_path: Path) -> dict[str, str]:
+    """Settings with a certificate for localhost that nobody has signed."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("needs openssl to make a certificate")
+    paths = {"ANYTIME_TLS_CERTIFICATE": str(tmp_path / "chain.pem"), "ANYTIME_TLS_KEY": str(tmp_path / "key.pem")}
+    make = [
+        openssl,
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    into = ["-out", paths["ANYTIME_TLS_CERTIFICATE"], "-keyout", paths["ANYTIME_TLS_KEY"]]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make, *into, *names], check=True, capture_output=True)
+    return paths
+
+
+def test_with_a_certificate_it_speaks_https_only(tiny: Bundle, models: Path, certificate: dict[str, str]):
+    arguments, env = command(models, **certificate, ANYTIME_API_KEYS="a-key-of-some-length")
+    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
+        address = next(address_of(line) for line in map(json.loads, process.stderr) if address_of(line))
+        assert address.startswith("https://127.0.0.1:")
+        trusted = ssl.create_default_context(cafile=certificate["ANYTIME_TLS_CERTIFICATE"])
+        assert httpx.get(f"{address}/healthz", verify=trusted).json() == {"status": "ok"}
+        assert httpx.get(f"{address}/models", verify=trusted).status_code == 401
+        with pytest.raises(httpx.TransportError):
+            httpx.get(f"{address.replace('https', 'http')}/healthz")
+        probe = [sys.executable, "-m", "service.probe"]
+        port = {"ANYTIME_PORT": address.rpartition(":")[2]}
+        assert subprocess.run(probe, env=env | port, check=False).returncode == 0
+        assert subprocess.run(probe, env=env | port | {"ANYTIME_TLS_CERTIFICATE": ""}, check=False).returncode == 1
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(60) == 0
+
+
+def address_of(line: dict[str, str]) -> str | None:
+    return line["message"].split()[3] if line["message"].startswith("Uvicorn running on") else None
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Path, number: signal.Signals):
-    arguments, env = command(models)
+    """With a state kept for a minute, and new versions looked for every millisecond."""
+    arguments, env = command(models, ANYTIME_MODELS_POLL_S="0.001")
     with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
         lines = []
         for line in process.stderr:
@@ -57,7 +111,10 @@ def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Pa
             if lines[-1]["message"] == "ready":
                 break
         (address,) = [line["message"] for line in lines if line["message"].startswith("Uvicorn running on")]
-        assert httpx.get(f"{address.split()[3]}/healthz").json() == {"status": "ok"}
+        url = address.split()[3]
+        assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
+        wanted = {"inputs": [[1, 2, 3, 4]], "max_members": 1, "keep_ms": 60_000}
+        assert httpx.post(f"{url}/predict", json=wanted).json()["kept_ms"] == 60_000
         process.send_signal(number)
         lines += [json.loads(line) for line in process.stderr]
         assert process.wait(60) == 0

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from service.settings import Settings
+
+KEY = "a-key-of-some-length"
 
 
 def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch):
@@ -41,6 +44,45 @@ def test_a_wrong_value_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, name
 def test_a_request_that_could_never_be_admitted_is_a_contradiction():
     with pytest.raises(ValidationError, match="max_rows exceeds max_queue_rows"):
         Settings(max_rows=100, max_queue_rows=10)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
+def test_on_loopback_nothing_has_to_be_chosen(host: str):
+    assert Settings(host=host).api_keys == ()
+
+
+@pytest.mark.parametrize("where", [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "example.org"}])
+def test_elsewhere_who_may_ask_must_be_chosen(where: dict[str, str]):
+    with pytest.raises(ValidationError, match="set ANYTIME_API_KEYS, or ANYTIME_ALLOW_ANONYMOUS=true"):
+        Settings(**where)
+    assert Settings(**where, allow_anonymous=True).api_keys == ()
+    assert not Settings(**where, api_keys=KEY).allow_anonymous
+
+
+def test_the_admin_address_counts_once_there_is_an_admin_port():
+    assert Settings(admin_host="0.0.0.0").admin_port is None
+    with pytest.raises(ValidationError, match=r"0\.0\.0\.0 can be reached"):
+        Settings(admin_host="0.0.0.0", admin_port=9000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"api_keys": KEY, "allow_anonymous": True}, "contradict"),
+        ({"api_keys": f"{KEY},short"}, "at least 16"),
+        ({"tls_key": "key.pem"}, "go together"),
+        ({"admin_port": 8000}, "choose another"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, Any], sentence: str):
+    with pytest.raises(ValidationError, match=sentence):
+        Settings(**changes)
+
+
+def test_keys_do_not_show():
+    settings = Settings(api_keys=f"{KEY}, {KEY}2")
+    assert [key.get_secret_value() for key in settings.api_keys] == [KEY, f"{KEY}2"]
+    assert KEY not in repr(settings)
 
 
 def test_every_setting_is_documented():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,6 +20,7 @@ from training.boosting import (
     theorem1_eta,
     wanted_sign,
 )
+from training.reproduce import adversary
 
 N, L = 40, 3
 
@@ -177,42 +177,20 @@ def test_pitfall_16_loss_is_a_mean_over_samples_and_0_for_the_teacher():
     assert one.item() == pytest.approx(float((p * (p / q).log()).sum()))
 
 
-def play_adversary(samples: int, rounds: int, eta: float) -> float:
-    """Largest |S| / T that residuals of +-1 can reach while every edge is >= 0.
-
-    In each round the samples with the largest |S| move away from 0, as many as the rest can pay for; by symmetry
-    samples with equal |S| are exchangeable, so only their number is kept.
-    """
-    size = np.zeros(rounds + 2)
-    size[0] = samples
-    weight = np.sinh(eta * np.arange(rounds + 2))
-    for _ in range(rounds):
-        budget = (size * weight).sum() / 2
-        moved = np.zeros_like(size)
-        for height in range(rounds, 0, -1):
-            away = min(size[height], np.floor(budget / weight[height] + 1e-9))
-            budget -= away * weight[height]
-            moved[height + 1] += away
-            moved[height - 1] += size[height] - away
-        moved[1] += size[0]
-        size = moved
-    return float(np.flatnonzero(size >= 1).max()) / rounds
-
-
 @pytest.mark.parametrize(("rounds", "excess"), [(12, 1.02), (24, 1.20), (40, 1.21)])
 def test_theorem_1_constant_is_exceeded_under_definition_1_but_the_corrected_ones_hold(rounds: int, excess: float):
     samples = 50_000
     bounds = theorem1(1.0, samples, rounds)
     assert bounds.applies
-    best = play_adversary(samples, rounds, theorem1_eta(1.0, samples, rounds, best=True))
+    best = adversary.play(samples, rounds, theorem1_eta(1.0, samples, rounds, best=True))
     assert best / bounds.paper == pytest.approx(excess, abs=0.01)
     assert best <= bounds.best_eta
-    literal = play_adversary(samples, rounds, theorem1_eta(1.0, samples, rounds))
+    literal = adversary.play(samples, rounds, theorem1_eta(1.0, samples, rounds))
     assert bounds.paper < literal <= bounds.paper_eta
 
 
 def test_theorem_1_adversary_keeps_every_edge_non_negative():
-    """The count of `play_adversary`, replayed sample by sample against Definition 1 itself."""
+    """The count of `adversary.play`, replayed sample by sample against Definition 1 itself."""
     samples, rounds = 512, 10
     eta = theorem1_eta(1.0, samples, rounds)
     S_NL = torch.zeros(samples, 1, dtype=torch.float64)

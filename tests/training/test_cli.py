@@ -17,7 +17,16 @@ from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
-TINY = ("threads=1", "rounds=2", "epochs=2", "teacher_epochs=2", "batch_size=512", "on_failure=best", "gamma=1000")
+TINY = (
+    "threads=1",
+    "rounds=2",
+    "epochs=2",
+    "refine_epochs=2",
+    "teacher_epochs=2",
+    "batch_size=512",
+    "on_failure=best",
+    "gamma=1000",
+)
 TINY_ARGUMENTS = [part for setting in TINY for part in ("--set", setting)]
 
 
@@ -116,12 +125,14 @@ class Killable:
 
 
 @pytest.mark.slow
-def test_killed_twice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.timeout(300)  # five processes that import torch, or train: long where others are busy too
+def test_killed_thrice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
     straight = run(tmp_path / "straight", [*TINY, "max_search=2"], Quiet(), resume=False).path
 
     killed = tmp_path / "killed"
-    for attempt, phase in enumerate(["teacher", "member 2 of 2: conv-2-4, r = 1, restart 1"]):
+    phases = ["teacher", "member 2 of 2: conv-2-4, r = 1, restart 1", "refinement of all members"]
+    for attempt, phase in enumerate(phases):
         process = Killable(killed, resume=attempt > 0)
         process.run_until(phase, epoch=1)
         process.kill()
@@ -131,6 +142,10 @@ def test_killed_twice_and_resumed_the_bundle_is_the_same_to_the_bit(tmp_path: Pa
     assert {path.name: path.read_bytes() for path in resumed.iterdir()} == {
         path.name: path.read_bytes() for path in straight.iterdir()
     }
-    rounds = [member.round for member in open_bundle(killed, "digits").manifest.members]
+    manifest = open_bundle(killed, "digits").manifest
+    assert manifest.training is not None
+    assert manifest.training.refinement is not None
+    assert manifest.training.refinement.kept > 0, "or the killed refinement would not matter"
+    rounds = [member.round for member in manifest.members]
     assert rounds[1] is not None
     assert rounds[1].attempts == 2, "the second restart was reached, so the first one's candidate was restored"

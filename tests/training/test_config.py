@@ -30,7 +30,7 @@ def test_every_type_is_parsed():
         ("rounds=2.5", "rounds='2.5' is not of type int."),
         ("member_widths=4,x", "member_widths='4,x' is not integers separated by commas."),
         ("member_widths=4,0", "must be one or more positive integers."),
-        ("connection=lstm", "connection='lstm' is none of: none, residual, dense."),
+        ("connection=tree", "connection='tree' is none of: none, residual, dense, lstm, gru."),
         ("rounds=0", "rounds=0 must be at least 1."),
         ("gamma=0", "gamma=0.0 must be positive and finite."),
         ("gamma=nan", "gamma=nan must be positive and finite."),

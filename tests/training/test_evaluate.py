@@ -1,4 +1,4 @@
-"""Measures of a prefix, by hand; and baselines and the picture made of them."""
+"""Measures of a prefix, by hand; and the picture made of them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ import pytest
 from bundle import Bundle
 from bundle.reference import running_average
 from tests.tiny import samples
-from tests.training.toy import toy_game
-from training import FullyConnected
-from training.baselines import Point, cost_of, no_resched, resched, within
+from training.baselines import Point
 from training.evaluate import brier, calibration_error, measure, negative_log_likelihood
 from training.report import write_report
 
@@ -49,26 +47,6 @@ def test_prefixes_are_measured_on_the_running_average(tiny: Bundle):
     for prefix, logits_NL in zip(prefixes, served, strict=True):
         assert prefix.accuracy == pytest.approx(np.mean(logits_NL.argmax(1) == y))
         assert prefix.agreement == pytest.approx(np.mean(logits_NL.argmax(1) == teacher_NL.argmax(1)))
-
-
-def test_a_budget_buys_the_widest_network_it_pays_for(tmp_path: Path):
-    game, model_class = toy_game(tmp_path), FullyConnected(widths=(8, 8))
-    for budget in (300, 1000, 5000):
-        bought = within(game, model_class, budget)
-        assert cost_of(game, bought) <= budget
-        wider = FullyConnected(widths=(bought.widths[0] + 1, bought.widths[1] + 1))
-        assert cost_of(game, wider) > budget
-
-
-def test_baselines_cost_what_they_say(tmp_path: Path):
-    game, model_class = toy_game(tmp_path, epochs=4), FullyConnected(widths=(5, 4))
-    each = cost_of(game, model_class)
-    averaged = resched(game, model_class, 3)
-    assert [point.flops for point in averaged] == [each, 2 * each, 3 * each]
-    assert all(0.3 < point.accuracy <= 1 for point in averaged)
-    assert averaged == resched(game, model_class, 3), "by seed"
-    singles = no_resched(game, FullyConnected(widths=(8, 8), blocks=2), [each, 3 * each])
-    assert [point.flops <= budget for point, budget in zip(singles, [each, 3 * each], strict=True)] == [True, True]
 
 
 def test_the_picture_is_a_png_and_the_same_twice(tiny: Bundle, tmp_path: Path):

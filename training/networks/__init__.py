@@ -3,7 +3,7 @@
 from training.networks.convolutional import Convolutional
 from training.networks.densenet import DenseNet
 from training.networks.fully_connected import FullyConnected
-from training.networks.recurrent import Recurrent
+from training.networks.recurrent import Recurrent, RecurrentNetwork
 from training.networks.resnet import ResNet
 from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork
 from training.networks.synchronised import synchronise
@@ -16,6 +16,7 @@ __all__ = [
     "ModelClass",
     "Normalise",
     "Recurrent",
+    "RecurrentNetwork",
     "ResNet",
     "StagedNetwork",
     "synchronise",

@@ -55,11 +55,15 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
         """The tap of this stage."""
+        tap: Tensor = self.block(self.enter(x, earlier))
+        return tap
+
+    def enter(self, x: Tensor, earlier: Sequence[Tensor]) -> Tensor:
+        """What the block works on."""
         own: Tensor = self.transition(x)
         if self.connection is not None:
             own = self.connection(own, earlier)
-        tap: Tensor = self.block(own)
-        return tap
+        return own
 
 
 class StagedNetwork(nn.Module):

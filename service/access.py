@@ -1,0 +1,69 @@
+"""Who may ask what: API keys, and the port for administration."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+
+from starlette.types import Scope
+
+from service.errors import NotFound, Problem, Unauthorized
+
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Orchestrators ask these without a key, on either port."""
+
+
+class Access:
+    """Decides on the head of a request, before its body is read.
+
+    Args:
+        api_keys: any of them opens everything; none: everyone may ask.
+        admin_port: local port on which alone administration is answered; None: wherever the service listens.
+    """
+
+    def __init__(self, api_keys: Iterable[str] = (), admin_port: int | None = None) -> None:
+        # Digests have one length, so that comparing tells nothing, not even that.
+        self._digests = [_digest(key.encode()) for key in api_keys]
+        self._admin_port = admin_port
+
+    def refuse(self, scope: Scope, headers: Mapping[bytes, bytes]) -> Problem | None:
+        """Why the request is not let in; None: it is.
+
+        Args:
+            scope: of an HTTP request or a WebSocket.
+            headers: by lower-case name.
+        """
+        path = scope["path"]
+        if path in PROBES:
+            return None
+        if self._digests and not self._knows(_token(headers)):
+            problem = Unauthorized(
+                "This service wants an API key: send `Authorization: Bearer KEY` or `X-API-Key: KEY`."
+            )
+            problem.headers["www-authenticate"] = "Bearer"
+            return problem
+        if self._admin_port is not None and _administers(scope) and scope["server"][1] != self._admin_port:
+            return NotFound(f"{path} is not served on this port; ask on the port for administration.")
+        return None
+
+    def _knows(self, token: bytes) -> bool:
+        given = _digest(token)
+        # All are compared, found or not: the time tells nothing of which it was.
+        return sum(hmac.compare_digest(given, known) for known in self._digests) > 0
+
+
+def _administers(scope: Scope) -> bool:
+    """Whether this shows or changes how the service is run, rather than uses it."""
+    path: str = scope["path"]
+    changes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
+    return path == "/metrics" or (changes and (path == "/models" or path.startswith("/models/")))
+
+
+def _token(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from service.access import Access
+from service.errors import NotFound, Unauthorized
+
+KEY, OTHER = "a-key-of-some-length", "another-key-of-some"
+ADMIN = 9000
+
+
+def scope(method: str, path: str, port: int = 8000, **more: Any) -> dict[str, Any]:
+    return {"type": "http", "method": method, "path": path, "server": ("127.0.0.1", port), **more}
+
+
+@pytest.mark.parametrize(
+    ("headers", "admitted"),
+    [
+        ({}, False),
+        ({b"authorization": b"Bearer " + KEY.encode()}, True),
+        ({b"authorization": b"bearer  " + OTHER.encode()}, True),
+        ({b"x-api-key": OTHER.encode()}, True),
+        ({b"authorization": b"Basic " + KEY.encode()}, False),
+        ({b"authorization": KEY.encode()}, False),
+        ({b"authorization": b"Bearer " + KEY.encode()[:-1]}, False),
+        ({b"authorization": b"Bearer " + KEY.encode() + b"x"}, False),
+        ({b"authorization": b"Bearer "}, False),
+        ({b"x-api-key": b"\xff\x00"}, False),
+    ],
+)
+def test_one_of_the_keys_opens(headers: dict[bytes, bytes], admitted: bool):
+    refused = Access([KEY, OTHER]).refuse(scope("POST", "/predict"), headers)
+    assert (refused is None) == admitted
+    if refused is not None:
+        assert isinstance(refused, Unauthorized)
+        assert refused.headers == {"www-authenticate": "Bearer"}
+        assert KEY not in refused.detail
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+def test_probes_need_no_key_and_are_on_either_port(path: str):
+    access = Access([KEY], ADMIN)
+    assert [access.refuse(scope("GET", path, port), {}) for port in (8000, ADMIN)] == [None, None]
+
+
+def test_without_keys_everyone_may_ask():
+    assert Access().refuse(scope("POST", "/models/tiny/load"), {}) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "administers"),
+    [
+        ("GET", "/metrics", True),
+        ("POST", "/models/tiny/load", True),
+        ("DELETE", "/models/tiny", True),
+        ("PUT", "/models", True),
+        ("GET", "/models", False),
+        ("HEAD", "/models/tiny", False),
+        ("POST", "/predict", False),
+        ("POST", "/modelsque", False),
+    ],
+)
+def test_administration_has_a_port_of_its_own(method: str, path: str, administers: bool):
+    access = Access((), ADMIN)
+    assert isinstance(access.refuse(scope(method, path), {}), NotFound if administers else type(None))
+    assert access.refuse(scope(method, path, ADMIN), {}) is None
+    assert Access().refuse(scope(method, path), {}) is None, "one port serves all"
+
+
+def test_the_admin_port_wants_a_key_too():
+    assert isinstance(Access([KEY], ADMIN).refuse(scope("GET", "/metrics", ADMIN), {}), Unauthorized)

@@ -1,0 +1,48 @@
+"""NO-RESCHED (section 5.3): an oracle knows the budget and has a single model distilled for exactly that budget.
+
+The paper expects it above the ensemble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from training import ranks
+from training.baselines.answer import Answer, accuracy, logits_of
+from training.baselines.single import cost_of, distil_single, widest
+from training.boosting import distillation_loss
+from training.data import Split
+from training.game import Game
+from training.networks import LogitsOnly, ModelClass
+
+
+def no_resched(game: Game, families: Sequence[ModelClass], budgets: Sequence[float]) -> list[Answer]:
+    """For each budget in FLOPs the best network that it pays for.
+
+    Of every family the widest affordable network is distilled; which family answers is chosen on the validation part,
+    for each budget anew.
+    """
+    answers = list[Answer]()
+    for k, budget in enumerate(budgets, start=1):
+        singles = [
+            distil_single(game, within(game, family, budget), f"NO-RESCHED {family.name}", k, len(budgets))
+            for family in families
+        ]
+        answers.append((max(singles, key=lambda network: quality(game, network)),))
+    return answers
+
+
+def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
+    """`model_class` scaled to the largest widths that cost at most `budget`, or to its smallest."""
+    return model_class.scaled(widest(lambda factor: cost_of(game, model_class.scaled(factor)), budget))
+
+
+def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
+    """What is chosen by: validation accuracy, and where that ties the distillation loss, negated."""
+    mine = Split(ranks.share(game.data.validation.x), ranks.share(game.data.validation.y))
+    logits_NL = logits_of(game, network, mine)
+    loss = distillation_loss(logits_NL, game.target.validation_NL.cpu(), game.config.temperature)
+    correct = torch.tensor(accuracy(logits_NL, mine.y), dtype=torch.float64)
+    return float(ranks.mean(correct, len(mine))), -float(ranks.mean(loss, len(mine)))

@@ -1,0 +1,120 @@
+"""Open question 1: what each kind of connection is worth, and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+from training import picture
+from training.config import RecipeConfig
+from training.connections import Kind
+from training.reproduce import arms
+from training.reproduce.experiment import Arm, Cell, Experiment
+from training.reproduce.figure3 import connected
+from training.reproduce.series import Series
+from training.reproduce.table import markdown, percent, spread
+from training.reproduce.timing import BATCHES
+
+DATA_SETS = ("digits", "ellipsoid", "cube")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+NONE = "none"
+STYLES = dict(zip(KINDS, ("v:", "o-", "s-", "d-", "x-"), strict=True))
+COLOURS = dict(zip(KINDS, (picture.GREY, picture.BLUE, picture.ORANGE, picture.GREEN, picture.PURPLE), strict=True))
+
+
+def unconnected(config: RecipeConfig) -> RecipeConfig:
+    """The recipe with members that see nobody."""
+    return dataclasses.replace(config, connection="none", first_expansion=0)
+
+
+def report(cells: Sequence[Cell]) -> str:
+    """One row for each data set and kind, against no connection."""
+    header = [
+        "data",
+        "connection",
+        "accuracy %, all members",
+        "gain over none",
+        "mean gain over the prefixes",
+        "FLOPs over none",
+        *(f"time over none, batch {batch}" for batch in BATCHES),
+        "in sequence",
+        "seeds",
+    ]
+    rows = [row for data_set in DATA_SETS for row in _rows(data_set, cells)]
+    return "\n\n".join([_EXPLANATION, markdown(header, rows)])
+
+
+_EXPLANATION = """The recipes' settings, with refinement where they have it, and every kind of connection. Gains are
+points of accuracy, paired by seed. The last column but one says what connections take away: how many members must run
+one after the other before the last can; without connections all could run side by side."""
+
+
+def draw(cells: Sequence[Cell], path: Path) -> None:
+    """Accuracy by number of FLOPs, one panel for each data set."""
+    figure, panels = picture.panels(len(DATA_SETS), width=14.0, height=4.2)
+    for axes, data_set in zip(panels, DATA_SETS, strict=True):
+        series = Series([cell for cell in cells if cell.recipe == data_set])
+        for kind in KINDS:
+            series.curve(axes, kind, COLOURS[kind], STYLES[kind], unit=1e3)
+        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)")
+        axes.set_xlim(left=0)
+    picture.legend(figure, panels[0], columns=5)
+    picture.save(figure, path)
+
+
+def _rows(data_set: str, cells: Sequence[Cell]) -> list[list[object]]:
+    series = Series([cell for cell in cells if cell.recipe == data_set])
+    return [[data_set, *_row(series, kind)] for kind in KINDS if series.of(kind)]
+
+
+def _row(series: Series, kind: str) -> list[object]:
+    last, base = series.longest(kind) - 1, series.longest(NONE) - 1
+    depths = range(min(last, base) + 1)
+    by_seed = [series.gains(kind, k, NONE, k) for k in depths]
+    mean = [statistics.fmean(one) for one in zip(*by_seed, strict=True)]
+    flops = [ours / theirs for ours, theirs in zip(series.flops(kind, last), series.flops(NONE, base), strict=False)]
+    times = [
+        spread([a / b for a, b in zip(series.ms(kind, last, batch), series.ms(NONE, base, batch), strict=False)])
+        for batch in BATCHES
+    ]
+    own = kind == NONE
+    return [
+        kind,
+        percent(series.accuracies(kind, last)),
+        "—" if own else percent(series.gains(kind, last, NONE, base)),
+        "—" if own else percent(mean),
+        "1" if own else spread(flops),
+        *(["1"] * len(BATCHES) if own else times),
+        max(_chain(cell.values["sources"]) for cell in series.of(kind)),
+        len(series.of(kind)),
+    ]
+
+
+def _chain(sources: Sequence[Sequence[int]]) -> int:
+    """Members on the longest path of the graph of who reads whom."""
+    lengths = list[int]()
+    for read in sources:
+        lengths.append(1 + max((lengths[source] for source in read), default=0))
+    return max(lengths)
+
+
+EXPERIMENT = Experiment(
+    name="ablate-connections",
+    summary="none, residual, dense, LSTM and GRU connections: accuracy gained, FLOPs and time paid",
+    arms=tuple(
+        Arm(
+            name=kind,
+            recipe=data_set,
+            run=arms.run_bdistil,
+            settings=unconnected if kind == NONE else connected(kind),
+        )
+        for data_set in DATA_SETS
+        for kind in KINDS
+    ),
+    seeds=3,
+    report=report,
+    draw=draw,
+)

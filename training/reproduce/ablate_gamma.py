@@ -1,0 +1,138 @@
+"""Open question 2: what the weight of the barrier in Eq. 6 does to weak learning and to accuracy."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from training import picture
+from training.config import RecipeConfig
+from training.reproduce import arms
+from training.reproduce.experiment import Arm, Cell, Experiment, Values
+from training.reproduce.table import markdown, percent, spread
+
+DATA_SET = "digits"
+EPOCHS = 10
+"""For each candidate: this is about acceptance first."""
+GAMMAS = (0.001, 0.003, 0.01, 0.03, 0.1, 1.0, 10.0)
+OFF = 1e12
+"""1/gamma is nothing: no barrier."""
+MEMBER, AVERAGE = "paper", "running average"
+OBJECTIVES = {
+    MEMBER: "Eq. 6 as printed, eta = 1 on logits, the recipe's connection",
+    AVERAGE: "the recipe's: the task loss judges the prefix, eta on logits over B",
+}
+
+
+def experiment() -> Experiment:
+    """Each gamma under both objectives, on the digits; a run goes on with the best candidate."""
+    return Experiment(
+        name="ablate-gamma",
+        summary=f"the barrier's weight 1/gamma on {DATA_SET}: how often Definition 1 and Eq. 7 hold, and at what price",
+        arms=tuple(
+            Arm(
+                name=_name(objective, gamma),
+                recipe=DATA_SET,
+                run=arms.run_bdistil,
+                settings=_settings(objective, gamma),
+            )
+            for objective in OBJECTIVES
+            for gamma in (*GAMMAS, OFF)
+        ),
+        seeds=3,
+        report=report,
+        draw=draw,
+    )
+
+
+def _name(objective: str, gamma: float) -> str:
+    return f"{objective}, gamma {'off' if gamma == OFF else f'{gamma:g}'}"
+
+
+def _settings(objective: str, gamma: float) -> Callable[[RecipeConfig], RecipeConfig]:
+    def settings(config: RecipeConfig) -> RecipeConfig:
+        config = arms.paper(config) if objective == MEMBER else arms.unrefined(config)
+        return dataclasses.replace(
+            config, gamma=gamma, epochs=EPOCHS, first_expansion=1, max_search=2, on_failure="best"
+        )
+
+    return settings
+
+
+def report(cells: Sequence[Cell]) -> str:
+    """One row for each objective and gamma."""
+    header = ["objective", "gamma", "weak learners", "Eq. 7 share", "smallest edge", "attempts", "accuracy %"]
+    rows = [
+        [objective, "off" if gamma == OFF else f"{gamma:g}", *_summary(_cells(cells, objective, gamma))]
+        for objective in OBJECTIVES
+        for gamma in (*GAMMAS, OFF)
+        if _cells(cells, objective, gamma)
+    ]
+    lines = [f"- {name}: {text}." for name, text in OBJECTIVES.items()]
+    return "\n".join([_EXPLANATION, *lines, "", markdown(header, rows)])
+
+
+_EXPLANATION = """From the second round on (in the first every pair is a tie): the share of rounds whose candidate was
+accepted as a weak learner, the mean share of (sample, label) pairs for which Eq. 7 holds, the smallest edge of
+Definition 1 over rounds and labels, the candidates trained for each round (at most two), and the accuracy of the whole
+ensemble. The two objectives:
+"""
+
+
+def draw(cells: Sequence[Cell], path: Path) -> None:
+    """Share of weak learners, Eq. 7 share and accuracy against gamma."""
+    figure, panels = picture.panels(3, width=13.0, height=4.0)
+    gammas = [*GAMMAS, GAMMAS[-1] * 10]  # "off" is drawn one step to the right
+    measures: tuple[tuple[str, Callable[[Values], float]], ...] = (
+        ("rounds with a weak learner (%)", lambda values: 100 * _accepted(values)),
+        ("pairs for which Eq. 7 holds (%)", lambda values: 100 * _eq7(values)),
+        ("accuracy of the whole ensemble (%)", lambda values: 100 * values["points"][-1]["accuracy"]),
+    )
+    for axes, (label, measure) in zip(panels, measures, strict=True):
+        for objective, colour in ((MEMBER, picture.RED), (AVERAGE, picture.BLUE)):
+            groups = [_cells(cells, objective, gamma) for gamma in (*GAMMAS, OFF)]
+            values = [[measure(cell.values) for cell in group] for group in groups]
+            means = [statistics.fmean(one) if one else float("nan") for one in values]
+            deviations = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in values]
+            axes.errorbar(gammas, means, deviations, fmt="o-", color=colour, label=objective, ms=4, capsize=2)
+        axes.set_xscale("log")
+        axes.set_xticks(gammas[::2] if len(gammas) % 2 else [*gammas[:-1:2], gammas[-1]])
+        axes.set_xticklabels([f"{gamma:g}" for gamma in gammas[:-1:2]] + ["off"])
+        axes.minorticks_off()
+        picture.plain(axes, title="", x="gamma", y=label)
+    picture.legend(figure, panels[0], columns=2)
+    picture.save(figure, path)
+
+
+def _cells(cells: Sequence[Cell], objective: str, gamma: float) -> list[Cell]:
+    return [cell for cell in cells if cell.arm == _name(objective, gamma)]
+
+
+def _summary(cells: Sequence[Cell]) -> list[str]:
+    values = [cell.values for cell in cells]
+    return [
+        percent([_accepted(one) for one in values], 0) + " %",
+        spread([_eq7(one) for one in values]),
+        spread([min(found["smallest_edge"] for found in _later(one)) for one in values], 3),
+        spread([statistics.fmean(found["attempts"] for found in _later(one)) for one in values], 1),
+        percent([one["points"][-1]["accuracy"] for one in values]),
+    ]
+
+
+def _later(values: Values) -> list[Values]:
+    """Rounds in which Definition 1 says something."""
+    later: list[Values] = values["rounds"][1:]
+    return later
+
+
+def _accepted(values: Values) -> float:
+    return statistics.fmean(found["weak_learner"] for found in _later(values))
+
+
+def _eq7(values: Values) -> float:
+    return statistics.fmean(found["eq7_share"] for found in _later(values))
+
+
+EXPERIMENT = experiment()

@@ -1,0 +1,68 @@
+"""One recipe on one seed: its data and its teacher, made when an arm first asks for them and shared by all arms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+from torch import nn
+
+from training.checkpoint import Checkpoint
+from training.config import RecipeConfig
+from training.determinism import repeatable
+from training.game import Game
+from training.pipeline import game_of, run_of
+from training.progress import Reporter
+from training.recipes import Prepared, Recipe
+from training.reproduce.timing import Stopwatch
+from training.targets import Logits
+from training.teacher import prepare_teacher
+
+TIMED_SEED = 0
+
+
+class Bench:
+    """Where the arms of one recipe and seed are run."""
+
+    def __init__(self, recipe: Recipe, config: RecipeConfig, work: Path, reporter: Reporter) -> None:
+        self.recipe, self.config, self.reporter = recipe, config, reporter
+        self._work = work
+
+    @cached_property
+    def prepared(self) -> Prepared:
+        """Data, teacher or its class, and the members' classes."""
+        return self.recipe.prepare(self.config)
+
+    @property
+    def data_sha256(self) -> str | None:
+        """Hash of the data; None when no arm has asked for it."""
+        return self.prepared.data.sha256() if "prepared" in self.__dict__ else None
+
+    @cached_property
+    def teacher(self) -> nn.Module | Logits:
+        """Trained here if the recipe brings none; kept in the work folder, because several experiments want it."""
+        checkpoint = self._checkpoint("teacher", self.config)
+        with repeatable(self.config.threads):
+            return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
+
+    @cached_property
+    def stopwatch(self) -> Stopwatch | None:
+        """Times do not depend on weights, so only one seed is timed."""
+        return Stopwatch(self.prepared.data.test.x) if self.config.seed == TIMED_SEED else None
+
+    @contextmanager
+    def game(self, config: RecipeConfig) -> Iterator[Game]:
+        """A game under an arm's settings, which an interrupted run of the very same goes on with."""
+        prepared, teacher = self.prepared, self.teacher
+        checkpoint = self._checkpoint("arm", config)
+        with run_of(checkpoint, config, resume=checkpoint.folder.is_dir()):
+            yield game_of(teacher, prepared.data, prepared.classes, config, checkpoint, self.reporter)
+
+    def _checkpoint(self, purpose: str, config: RecipeConfig) -> Checkpoint:
+        identity = json.dumps([purpose, self.recipe.name, config.record(), self.prepared.data.sha256()], sort_keys=True)
+        fingerprint = hashlib.sha256(identity.encode()).hexdigest()
+        return Checkpoint(self._work / f"{purpose}-{fingerprint[:16]}", fingerprint)

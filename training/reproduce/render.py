@@ -1,0 +1,63 @@
+"""docs/RESULTS.md, made of the results on disk and of nothing else, so that no table can differ from its data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from training.reproduce.experiment import Cell, Experiment
+from training.reproduce.store import Store
+
+RESULTS, DOCUMENT = "results", "RESULTS.md"
+INTRODUCTION = """# Results
+
+Every table and picture here is written by `train-ensemble reproduce --render` from the files in [results](results),
+which `train-ensemble reproduce NAME` measures: `train-ensemble reproduce --list` explains each name in a line. Numbers
+are mean ± standard deviation over seeds, on test parts that no choice was made on. Times are the fastest of many runs
+through onnxruntime on one thread of the CPU, on seed 0. Costs are FLOPs, one multiply-add as two. Every arm gets as
+many passes over the training set for each member as every other.
+"""
+
+
+def render(docs: Path, experiments: Sequence[Experiment]) -> Path:
+    """Write the document; experiments without results are left out."""
+    sections = [INTRODUCTION]
+    for experiment in experiments:
+        cells = Store(result_path(docs, experiment)).cells
+        if cells:
+            sections.append(_section(docs, experiment, cells))
+    path = docs / DOCUMENT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_suffix(".partial")
+    aside.write_text("\n".join(sections))
+    aside.replace(path)
+    return path
+
+
+def result_path(docs: Path, experiment: Experiment) -> Path:
+    """Where the results of an experiment are."""
+    return docs / RESULTS / f"{experiment.name}.json"
+
+
+def picture_path(docs: Path, experiment: Experiment) -> Path:
+    """Where its picture is."""
+    return docs / RESULTS / f"{experiment.name}.png"
+
+
+def _section(docs: Path, experiment: Experiment, cells: Sequence[Cell]) -> str:
+    picture = picture_path(docs, experiment)
+    drawn = f"![{experiment.summary}]({RESULTS}/{picture.name})\n\n" if picture.is_file() else ""
+    heading = f"## {experiment.name}\n\n{experiment.summary[0].upper()}{experiment.summary[1:]}.\n\n"
+    return f"{heading}{drawn}{experiment.report(cells)}\n\n{_provenance(cells)}\n"
+
+
+def _provenance(cells: Sequence[Cell]) -> str:
+    commands = " and ".join(f"`{command}`" for command in _distinct(cell.command for cell in cells))
+    commits = ", ".join(_distinct((cell.commit or "no commit")[:12] for cell in cells))
+    hardware = "; ".join(_distinct(cell.hardware for cell in cells))
+    minutes = sum(cell.seconds for cell in cells) / 60
+    return f"{commands}; {len(cells)} runs, {minutes:.0f} minutes on {hardware}; commit {commits}."
+
+
+def _distinct(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

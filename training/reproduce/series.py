@@ -1,0 +1,67 @@
+"""The cells of one recipe as series: the k-th answer of an arm, over seeds."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+
+from training.reproduce.experiment import Cell
+from training.reproduce.timing import BATCHES
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Cells whose values hold `points`, as :mod:`training.reproduce.prefixes` makes them."""
+
+    cells: Sequence[Cell]
+
+    def of(self, arm: str) -> list[Cell]:
+        """One arm, by seed."""
+        return sorted((cell for cell in self.cells if cell.arm == arm), key=lambda cell: cell.seed)
+
+    def longest(self, arm: str) -> int:
+        """Answers of an arm, on the seed where it has most."""
+        return max((len(cell.values["points"]) for cell in self.of(arm)), default=0)
+
+    def get(self, arm: str, k: int, key: str) -> dict[int, Any]:
+        """`key` of the k-th answer (from 0), on every seed that has it."""
+        points = {cell.seed: cell.values["points"][k] for cell in self.of(arm) if k < len(cell.values["points"])}
+        return {seed: point[key] for seed, point in points.items() if point.get(key) is not None}
+
+    def accuracies(self, arm: str, k: int) -> list[float]:
+        """On the test part."""
+        return list(self.get(arm, k, "accuracy").values())
+
+    def flops(self, arm: str, k: int) -> list[float]:
+        """Per sample."""
+        return list(self.get(arm, k, "flops").values())
+
+    def ms(self, arm: str, k: int, batch: int) -> list[float]:
+        """Measured, on the seeds that were timed."""
+        return [times[str(batch)] for times in self.get(arm, k, "ms").values()]
+
+    def gains(self, arm: str, k: int, other: str, at: int) -> list[float]:
+        """Accuracy of the k-th answer of `arm` minus that of the answer `at` of `other`, paired by seed."""
+        ours, theirs = self.get(arm, k, "accuracy"), self.get(other, at, "accuracy")
+        return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+
+    def curve(
+        self, axes: Axes, arm: str, colour: str, style: str, *, unit: float = 1.0, timed: bool = False, label: str = ""
+    ) -> None:
+        """Draw accuracy with its spread against cost: FLOPs over `unit`, or ms of one sample where `timed`."""
+        points = list[tuple[float, float, float]]()
+        for k in range(self.longest(arm)):
+            accuracies = [100 * value for value in self.accuracies(arm, k)]
+            costs = self.ms(arm, k, BATCHES[0]) if timed else [value / unit for value in self.flops(arm, k)]
+            if costs:
+                deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
+                points.append((statistics.fmean(costs), statistics.fmean(accuracies), deviation))
+        if points:
+            x, y, deviations = zip(*points, strict=True)
+            axes.errorbar(
+                x, y, deviations, fmt=style, color=colour, label=label or arm, lw=1.6, ms=5, capsize=2, elinewidth=0.8
+            )

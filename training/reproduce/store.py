@@ -1,0 +1,55 @@
+"""Results on disk: one JSON file an experiment, replaced atomically after every arm and seed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from training.errors import BadConfig
+from training.reproduce.experiment import Cell
+
+
+class Store:
+    """The cells of one experiment."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells: list[Cell] = _read(path) if path.is_file() else []
+
+    def has(self, recipe: str, arm: str, seed: int, config: Mapping[str, Any]) -> bool:
+        """Whether the arm was finished on this seed under these very settings."""
+        return any(_key(cell) == (recipe, arm, seed) and cell.config == config for cell in self.cells)
+
+    def add(self, cell: Cell) -> None:
+        """Keep a cell, in place of an older one of the same arm and seed."""
+        self.cells = [kept for kept in self.cells if _key(kept) != _key(cell)] + [cell]
+        self._write()
+
+    def keep(self, arms: list[tuple[str, str]]) -> None:
+        """Drop the cells of arms that the experiment no longer has, and put the others in its order."""
+        order = {arm: position for position, arm in enumerate(arms)}
+        kept = [cell for cell in self.cells if (cell.recipe, cell.arm) in order]
+        self.cells = sorted(kept, key=lambda cell: (order[cell.recipe, cell.arm], cell.seed))
+        if self.cells:
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.path.with_suffix(".partial")
+        content = {"cells": [dataclasses.asdict(cell) for cell in self.cells]}
+        aside.write_text(json.dumps(content, indent=1) + "\n")
+        aside.replace(self.path)
+
+
+def _key(cell: Cell) -> tuple[str, str, int]:
+    return cell.recipe, cell.arm, cell.seed
+
+
+def _read(path: Path) -> list[Cell]:
+    try:
+        return [Cell(**cell) for cell in json.loads(path.read_text())["cells"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadConfig(f"{path} does not hold results of this program ({error}): move it away.") from error
