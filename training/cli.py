@@ -1,6 +1,7 @@
 """``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it.
 
-``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`.
+``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`, ``train-ensemble search RECIPE`` in
+:mod:`training.search`.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from training.targets import Logits
 from training.teacher import prepare_teacher
 
 BAD_INPUT, INTERRUPTED = 2, 130
-REPRODUCE = "reproduce"
-"""The word that makes it ``train-ensemble reproduce``."""
+REPRODUCE, SEARCH = "reproduce", "search"
+"""The words that make it ``train-ensemble reproduce`` and ``train-ensemble search``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == [REPRODUCE]:
             _reproduce(words[1:])
+        elif words[:1] == [SEARCH]:
+            _search(words[1:])
         else:
             _train(_parser().parse_args(words))
     except (TrainingError, BundleError, OSError) as error:
@@ -74,6 +77,14 @@ def _reproduce(words: Sequence[str]) -> None:
     print("\n".join(lines))
 
 
+def _search(words: Sequence[str]) -> None:
+    from training.search import search  # noqa: PLC0415 - it imports for a second what nobody else needs
+
+    with Bars(Console()) as bars:
+        lines = search(words, bars)
+    print("\n".join(lines))
+
+
 def train(
     recipe: Recipe,
     config: RecipeConfig,
@@ -102,7 +113,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-ensemble",
         description="Train a teacher, decompose it into an ensemble whose every prefix answers, write it as a bundle.",
-        epilog="train-ensemble reproduce --list: the paper's experiments.",
+        epilog="train-ensemble reproduce --list: the paper's experiments. "
+        "train-ensemble search RECIPE: settings that suit its data.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="where bundles are (models)")
