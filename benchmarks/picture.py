@@ -44,7 +44,7 @@ def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     answered = [rung for rung in rungs if rung.accuracy is not None]
     x = [rung.deadline_ms for rung in answered]
     y = [100 * (rung.accuracy or 0) for rung in answered]
-    axes.axhline(100 * manifest.teacher.accuracy, color="0.5", linestyle="--", label="teacher")
+    axes.axhline(100 * manifest.teacher.quality, color="0.5", linestyle="--", label="teacher")
     axes.plot(x, y, marker="o", color="tab:blue", label="served ensemble")
     for rung, left, up in zip(answered, x, y, strict=True):
         share = len(rung.answered) / len(rung.replies)

@@ -35,8 +35,8 @@ def main() -> None:
                 k,
                 f"{prefix.flops_fraction:.3f}",
                 f"{100 * float(np.mean(logits.argmax(axis=1) == held_out.y)):.2f} %",
-                f"{100 * prefix.accuracy:.2f} %",
-                f"{100 * prefix.agreement:.2f} %",
+                f"{100 * prefix.quality:.2f} %",
+                f"{100 * (prefix.agreement or 0):.2f} %",
                 f"{prefix.nll:.3f}",
                 f"{prefix.ece:.3f}",
                 f"{sum(cost.curve(1) for cost in costs[:k]) * 1e3:.3f}",
@@ -44,7 +44,7 @@ def main() -> None:
             )
         )
     print(f"### Prefixes of {manifest.name}/{manifest.version}\n\n{describe()}\n")
-    teacher = f"{100 * manifest.teacher.accuracy:.2f} %"
+    teacher = f"{100 * manifest.teacher.quality:.2f} %"
     print(f"{len(held_out)} held-out samples; teacher {teacher}; one CPU thread.\n")
     header = ("members", "FLOPs", "accuracy", "manifest", "agreement", "nll", "ece", "ms at 1 row", "ms at 64 rows")
     print(render(header, rows))

@@ -20,8 +20,8 @@ from pydantic import Field, model_validator
 
 from bundle.chunk import Chunk
 from bundle.edges import Connection, Tensor
-from bundle.quality import Evaluation, ExitRule, Prefix
-from bundle.record import NAME_PATTERN, NonNegative, Record, Sha256, Share
+from bundle.quality import Evaluation, ExitRule, Prefix, quality_of
+from bundle.record import NAME_PATTERN, NonNegative, Record, Sha256, Share, Task
 
 FORMAT_VERSION: Final = 1
 """Raised whenever an older reader would misread a newer manifest."""
@@ -55,7 +55,7 @@ class Member(Record):
     sha256: Sha256
     connections: tuple[Connection, ...] = ()
     logits: str
-    """Name of the output that holds the logits (batch, classes)."""
+    """Name of the output that holds the logits (batch, classes); of a regression the values (batch, outputs)."""
     combine: Literal["mean", "replace"] = "mean"
     """`mean`: the logits join the running average; `replace`: they become the answer (last member only)."""
     outputs: tuple[Tensor, ...]
@@ -95,9 +95,25 @@ class Teacher(Record):
     """The network that was decomposed; flops and parameters are None when only its logits were given."""
 
     name: str
-    accuracy: Share
+    accuracy: Share | None = None
+    rmse: NonNegative | None = None
+    """Regression: root mean squared error on the held-out split, in the unit of the labels."""
+    r2: Annotated[float, Field(le=1)] | None = None
+    """Regression: coefficient of determination there."""
     flops: NonNegative | None = None
     parameters: Annotated[int, Field(ge=0)] | None = None
+
+    @property
+    def quality(self) -> float:
+        """As :attr:`bundle.quality.Prefix.quality`."""
+        return quality_of(self.accuracy, self.r2)
+
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError when the measures are not those of the task."""
+        classifier = self.accuracy is not None
+        regression = self.rmse is not None and self.r2 is not None
+        if (classifier, regression) != (task == "classification", task == "regression"):
+            raise ValueError(f"teacher: a {task} needs {'accuracy' if task == 'classification' else 'rmse and r2'}")
 
 
 class Refinement(Record):
@@ -147,13 +163,14 @@ class Manifest(Record):
     name: Annotated[str, Field(pattern=NAME_PATTERN)]
     version: Annotated[int, Field(ge=1)]
     created: datetime
-    task: Literal["classification", "regression"] = "classification"
+    task: Task = "classification"
     input: Tensor
     """The raw input: preprocessing is inside the graphs."""
     chunk_steps: Annotated[int, Field(ge=1)] | None = None
     """Steps of the sequence that a chunk graph takes at once, a divisor of the whole; None: there are no chunk graphs.
     The members that have one come first, so a stream is answered by a prefix of the ensemble."""
     classes: tuple[str, ...]
+    """Names of the classes; of a regression, of its outputs. One for each column of the logits."""
     members: Annotated[tuple[Member, ...], Field(min_length=1)]
     prefixes: tuple[Prefix, ...]
     evaluation: Evaluation
@@ -168,8 +185,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.task == "classification" and len(self.classes) < 2:
-            raise ValueError("classes: a classifier needs at least two")
+        self._check_task()
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes: two have the same name")
         files = [file for file, _ in self.files()]
@@ -210,12 +226,23 @@ class Manifest(Record):
             raise ValueError(f"chunk_steps: {self.chunk_steps} does not divide the steps of input {self.input.shape}")
         for position, chunk in enumerate(self.streaming):
             logits = chunk.output(chunk.logits)
-            if logits is not None and self.task == "classification" and logits.shape != (len(self.classes),):
+            if logits is not None and logits.shape != (len(self.classes),):
                 raise ValueError(
                     f"chunk {chunk.file}: logits have shape {logits.shape} for {len(self.classes)} classes"
                 )
             for connection in chunk.connections:
                 self._check_connection(position, connection, self.streaming)
+
+    def _check_task(self) -> None:
+        if self.task == "classification" and len(self.classes) < 2:
+            raise ValueError("classes: a classifier needs at least two")
+        if not self.classes:
+            raise ValueError("classes: a regression needs at least one, the name of its output")
+        for prefix in self.prefixes:
+            prefix.check_task(self.task)
+        self.teacher.check_task(self.task)
+        if self.task == "regression" and self.exits:
+            raise ValueError("exits: a regression has none, because its answers have no confidence")
 
     def _check_calibration(self) -> None:
         total = len(self.members)
@@ -234,7 +261,7 @@ class Manifest(Record):
         if member.combine == "replace" and position != len(self.members) - 1:
             raise ValueError(f"member {position}: only the last member may `replace` the answer")
         logits = member.output(member.logits)
-        if logits is not None and self.task == "classification" and logits.shape != (len(self.classes),):
+        if logits is not None and logits.shape != (len(self.classes),):
             raise ValueError(f"member {position}: logits have shape {logits.shape} for {len(self.classes)} classes")
         for connection in member.connections:
             self._check_connection(position, connection, self.members)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
-from bundle.record import NonNegative, Positive, Record, Share
+from bundle.record import NonNegative, Positive, Record, Share, Task
 
 
 class Scores(Record):
@@ -38,17 +38,34 @@ class Outlook(Record):
         return self
 
 
+MEASURES: Final[dict[Task, tuple[str, ...]]] = {
+    "classification": ("accuracy", "agreement", "nll", "ece"),
+    "regression": ("rmse", "r2", "teacher_rmse"),
+}
+"""What a prefix of an ensemble for each task must tell; it has none of the other's."""
+
+
 class Prefix(Record):
-    """Quality of the first `members` members, measured through onnxruntime on the held-out split."""
+    """Quality of the first `members` members, measured through onnxruntime on the held-out split.
+
+    Which measures there are depends on the manifest's task: see `MEASURES`.
+    """
 
     members: Annotated[int, Field(ge=1)]
-    accuracy: Share
-    agreement: Share
+    accuracy: Share | None = None
+    agreement: Share | None = None
     """Share of samples on which the prefix and the teacher name the same class."""
-    nll: NonNegative
+    nll: NonNegative | None = None
     """Mean negative log-likelihood of the label, in nats."""
-    ece: Share
+    ece: Share | None = None
     """Expected calibration error, 15 equal-width bins of confidence."""
+    rmse: NonNegative | None = None
+    """Regression: root mean squared error, over samples and outputs, in the unit of the labels."""
+    r2: Annotated[float, Field(le=1)] | None = None
+    """Regression: coefficient of determination, the share of the labels' variance that is explained; mean over
+    outputs. Negative: worse than always answering the mean."""
+    teacher_rmse: NonNegative | None = None
+    """Regression: root mean squared difference to the teacher's answers."""
     flops_fraction: NonNegative
     """FLOPs of all members up to here over those of the teacher; of the whole ensemble if the teacher's are unknown."""
     brier: NonNegative | None = None
@@ -66,6 +83,31 @@ class Prefix(Record):
         if edges and (edges[-1] != 1 or edges != sorted(set(edges))):
             raise ValueError(f"prefix {self.members}: the bands of its outlook must ascend and end at 1")
         return self
+
+    @property
+    def quality(self) -> float:
+        """One number that is higher the better the prefix is: its accuracy, or of a regression its R²."""
+        return quality_of(self.accuracy, self.r2)
+
+    def check_task(self, task: Task) -> None:
+        """Raise ValueError when a measure of the task is missing, or one of another task is there."""
+        missing = [name for name in MEASURES[task] if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"prefix {self.members}: a {task} needs {', '.join(missing)}")
+        foreign = {name for other, names in MEASURES.items() if other != task for name in names}
+        if task == "regression":
+            foreign |= {"brier", "calibrated"} | ({"outlook"} if self.outlook else set())
+        known = sorted(name for name in foreign if getattr(self, name) is not None)
+        if known:
+            raise ValueError(f"prefix {self.members}: a {task} has no {', '.join(known)}")
+
+
+def quality_of(accuracy: float | None, r2: float | None) -> float:
+    """Whichever was measured; ValueError if neither was."""
+    measured = accuracy if accuracy is not None else r2
+    if measured is None:
+        raise ValueError("neither accuracy nor r2 was measured")
+    return measured
 
 
 class ExitRule(Record):

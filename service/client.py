@@ -24,7 +24,16 @@ import orjson
 from pydantic import BaseModel
 
 from service import npy
-from service.schemas import AnswerHead, FeedbackResponse, ModelCard, ModelList, Output, PredictResponse, Progress
+from service.schemas import (
+    AnswerHead,
+    FeedbackResponse,
+    Label,
+    ModelCard,
+    ModelList,
+    Output,
+    PredictResponse,
+    Progress,
+)
 
 Samples = npt.NDArray[Any] | Sequence[Any]
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -55,7 +64,7 @@ class ArrayAnswer:
 
     head: AnswerHead
     values: npt.NDArray[np.float32]
-    """Probabilities or logits, (rows, classes)."""
+    """Probabilities or logits, (rows, classes); of a regression its values (rows, outputs)."""
 
 
 class AnytimeError(Exception):
@@ -136,7 +145,7 @@ class AnytimeClient:
         """
         return _read(self._http.post(**_continue(request_id, budget)), PredictResponse)
 
-    def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
+    def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
         return _read(self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
 
@@ -215,7 +224,7 @@ class AsyncAnytimeClient:
         """See `AnytimeClient.continue_`."""
         return _read(await self._http.post(**_continue(request_id, budget)), PredictResponse)
 
-    async def feedback(self, request_id: str, labels: Sequence[int | str]) -> FeedbackResponse:
+    async def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
         return _read(await self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
 
@@ -295,7 +304,7 @@ def _timeout(deadline_ms: float | None) -> dict[str, float]:
     return {} if deadline_ms is None else {"timeout": deadline_ms / 1e3 + GRACE_S}
 
 
-def _feedback(request_id: str, labels: Sequence[int | str]) -> dict[str, Any]:
+def _feedback(request_id: str, labels: Sequence[Label]) -> dict[str, Any]:
     return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
 
 

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from service.deployments import Deployment
 
 Classes = npt.NDArray[np.intp]
+Values = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,9 @@ class Answered:
 
     deployment: Deployment
     classes_by_prefix: tuple[Classes, ...]
-    """Winning class of each row after each member that was used."""
+    """Winning class of each row after each member that was used; empty for a regression."""
+    values_by_prefix: tuple[Values, ...] = ()
+    """Of a regression: the values (rows, outputs) after each member that was used."""
 
 
 class Ledger:

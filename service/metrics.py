@@ -44,6 +44,14 @@ class _Prefix:
 
 
 @dataclass(frozen=True, slots=True)
+class _Regression:
+    """Instruments of one prefix of a regression."""
+
+    labelled: Counter
+    squared_error: Counter
+
+
+@dataclass(frozen=True, slots=True)
 class _Model:
     """Instruments of one model: looked up by label once, not at every request."""
 
@@ -53,6 +61,9 @@ class _Model:
     member_duration: list[Histogram]
     batch_rows: list[Histogram]
     prefixes: list[_Prefix]
+    """Empty for a regression."""
+    regressions: list[_Regression]
+    """Empty for a classifier."""
 
 
 class Metrics:
@@ -111,19 +122,37 @@ class Metrics:
             "members",
         )
 
+        self._squared_error = self._counter(
+            "feedback_squared_error",
+            "Regression: squared error of labelled rows, mean over outputs, by prefix.",
+            "model",
+            "members",
+        )
+        self._rmse = self._gauge(
+            "prefix_rmse",
+            "Regression: root mean squared error after each number of members, on the manifest's held-out split.",
+            "model",
+            "members",
+        )
+
     def serve(self, model: str, manifest: Manifest) -> None:
         """Make the instruments of a served bundle, and show its accuracies from the held-out split."""
         members = [member.index for member in manifest.members]
+        regression = manifest.task == "regression"
         self._models[model] = _Model(
             overshoot=self._overshoot.labels(model),
             queue_time=self._queue_time.labels(model),
             members_used={reason: self._members_used.labels(model, reason) for reason in ANSWERS},
             member_duration=[self._member_duration.labels(model, member) for member in members],
             batch_rows=[self._batch_rows.labels(model, member) for member in members],
-            prefixes=[self._prefix(model, member + 1) for member in members],
+            prefixes=[] if regression else [self._prefix(model, member + 1) for member in members],
+            regressions=[self._regression(model, member + 1) for member in members] if regression else [],
         )
         for prefix in manifest.prefixes:
-            self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
+            if prefix.accuracy is not None:
+                self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
+            if prefix.rmse is not None:
+                self._rmse.labels(model, prefix.members).set(prefix.rmse)
 
     def forget(self, model: str) -> None:
         """Drop the series of a bundle that has been unloaded."""
@@ -195,13 +224,13 @@ class Metrics:
         """The device thread runs again."""
         self._restarts.inc()
 
-    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, classes_by_prefix: Sequence[Classes]) -> None:
-        """A prediction is about to go out."""
-        model, used = self._models[ticket.model], len(classes_by_prefix)
+    def predicted(self, ticket: Ticket, stopped_by: StoppedBy, used: int, classes_by_prefix: Sequence[Classes]) -> None:
+        """A prediction is about to go out; `classes_by_prefix` is empty for a regression."""
+        model = self._models[ticket.model]
         model.members_used[stopped_by].observe(used)
         if ticket.started is not None:
             model.queue_time.observe(ticket.started - ticket.deadline.arrived)
-        if used == ticket.members_total:
+        if used == ticket.members_total and classes_by_prefix:
             for prefix, classes in zip(model.prefixes, classes_by_prefix, strict=True):
                 prefix.compared.inc(len(classes))
                 prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
@@ -217,6 +246,12 @@ class Metrics:
         self._counts[model, members] = right, total = right + correct, total + rows
         prefix.feedback_accuracy().set(right / total)
 
+    def labelled_values(self, model: str, members: int, squared_error: float, rows: int) -> None:
+        """Feedback has come for a prefix of a regression; `squared_error` is the sum over rows."""
+        prefix = self._models[model].regressions[members - 1]
+        prefix.labelled.inc(rows)
+        prefix.squared_error.inc(squared_error)
+
     def _prefix(self, model: str, members: int) -> _Prefix:
         return _Prefix(
             # Not made before there is feedback: an accuracy of 0 would be a lie.
@@ -225,6 +260,12 @@ class Metrics:
             correct=self._correct.labels(model, members),
             compared=self._compared.labels(model, members),
             agreeing=self._agreeing.labels(model, members),
+        )
+
+    def _regression(self, model: str, members: int) -> _Regression:
+        return _Regression(
+            labelled=self._labelled.labels(model, members),
+            squared_error=self._squared_error.labels(model, members),
         )
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:

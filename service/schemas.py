@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 from bundle import Prefix, Tensor
 
 Output = Literal["probabilities", "logits"]
+Value = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+"""What a float32 can hold."""
 Rows = Annotated[
     Any,
     WithJsonSchema({"type": "array", "items": {}, "minItems": 1}),
@@ -41,7 +43,7 @@ class Knobs(_Request):
     max_members: Annotated[int, Field(ge=1)] | None = None
     """Run no more members than this."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
-    """What each prediction holds beside class, index and confidence."""
+    """What each prediction of a classifier holds beside class, index and confidence."""
     keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Keep the state for this long, so that POST /predict/{request_id}/continue can go on from this answer."""
 
@@ -56,7 +58,7 @@ class ContinueRequest(_Request):
     max_members: Annotated[int, Field(ge=1)] | None = None
     """Run no more members than this, those of the earlier answers included."""
     outputs: Annotated[list[Output], Field(strict=False)] = []
-    """What each prediction holds beside class, index and confidence."""
+    """What each prediction of a classifier holds beside class, index and confidence."""
     keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Keep the state on for this long. Absent: this is the last time it is continued."""
 
@@ -98,8 +100,10 @@ class AnswerHead(_Response):
     deadline_ms: float | None
     elapsed_ms: float
     """From the arrival of the request's head to the encoding of this answer."""
-    expected_accuracy: float
-    """Accuracy of this prefix on the bundle's held-out split."""
+    expected_accuracy: float | None = None
+    """Accuracy of this prefix on the bundle's held-out split; null for a regression."""
+    expected_rmse: float | None = None
+    """Of a regression: root mean squared error of this prefix there, in the unit of the labels."""
     kept_ms: float | None = None
     """For how long the request can be continued; null if it was not asked for, could not be, or nothing is left."""
 
@@ -125,7 +129,10 @@ class PredictResponse(AnswerHead):
         }
     )
 
-    predictions: list[Prediction]
+    predictions: list[Prediction] = []
+    """Of a classifier: one for each sample."""
+    values: list[list[float]] | None = None
+    """Of a regression: for each sample the running average of each output, in the unit of the labels."""
 
 
 class Progress(_Response):
@@ -135,19 +142,27 @@ class Progress(_Response):
     members_total: int
     elapsed_ms: float
     """From the arrival of the request's head to the encoding of this event."""
-    expected_accuracy: float
-    """Accuracy of this prefix on the bundle's held-out split."""
-    predictions: list[Prediction]
+    expected_accuracy: float | None = None
+    """Accuracy of this prefix on the bundle's held-out split; null for a regression."""
+    expected_rmse: float | None = None
+    """Of a regression: root mean squared error of this prefix there, in the unit of the labels."""
+    predictions: list[Prediction] = []
+    """Of a classifier: one for each sample."""
+    values: list[list[float]] | None = None
+    """Of a regression: for each sample the running average of each output, in the unit of the labels."""
+
+
+Label = Annotated[int, Field(ge=-(2**31), lt=2**31)] | Value | str | Annotated[list[Value], Field(min_length=1)]
 
 
 class FeedbackRequest(_Request):
-    """True labels for a request that has been answered."""
+    """True labels for a request that has been answered: classes, or the values of a regression."""
 
     model_config = _example({"request_id": "0f8fad5bd9cb469fa16570867728950e", "labels": ["setosa"]})
 
     request_id: str
-    labels: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)] | str], Field(min_length=1)]
-    """One per sample, in order: an index or the name of a class."""
+    labels: Annotated[list[Label], Field(min_length=1)]
+    """One per sample, in order: an index or the name of a class; of a regression a number, or one for each output."""
 
 
 class FeedbackResponse(_Response):
@@ -155,8 +170,10 @@ class FeedbackResponse(_Response):
 
     request_id: str
     members_used: int
-    correct: int
-    """Samples whose answer was right."""
+    correct: int | None = None
+    """Samples whose answer was right; null for a regression."""
+    rmse: float | None = None
+    """Of a regression: root mean squared error of the answer, over samples and outputs."""
     samples: int
 
 

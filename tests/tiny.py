@@ -78,9 +78,14 @@ def tiny_member(index: int, graph: bytes, combine: str = "mean") -> Member:
 
 
 def tiny_manifest(
-    graphs: list[bytes], version: int = 1, name: str = "tiny", dtype: str = "float32", last: str = "mean"
+    graphs: list[bytes],
+    version: int = 1,
+    name: str = "tiny",
+    dtype: str = "float32",
+    last: str = "mean",
+    task: str = "classification",
 ) -> Manifest:
-    """A manifest for `graphs`; accuracy grows by 0.05 a member from 0.7."""
+    """A manifest for `graphs`; accuracy grows by 0.05 a member from 0.7, and so does R²."""
     members = [
         tiny_member(index, graph, last if index == len(graphs) - 1 else "mean") for index, graph in enumerate(graphs)
     ]
@@ -91,29 +96,40 @@ def tiny_manifest(
         input=Tensor(name="x", dtype=dtype, shape=(FEATURES,)),
         classes=("red", "green", "blue"),
         members=tuple(members),
-        prefixes=tuple(
-            Prefix(
-                members=k,
-                accuracy=0.65 + 0.05 * k,
-                agreement=0.7 + 0.05 * k,
-                nll=0.5,
-                ece=0.1,
-                flops_fraction=0.1 * k,
-            )
-            for k in range(1, len(graphs) + 1)
-        ),
+        task=task,
+        prefixes=tuple(tiny_prefix(k, task) for k in range(1, len(graphs) + 1)),
         evaluation=Evaluation(split="test", samples=100),
-        teacher=Teacher(name="oracle", accuracy=0.99, flops=700.0, parameters=350),
+        teacher=Teacher(
+            name="oracle",
+            **({"accuracy": 0.99} if task == "classification" else {"rmse": 0.1, "r2": 0.99}),
+            flops=700.0,
+            parameters=350,
+        ),
     )
 
 
+def tiny_prefix(k: int, task: str) -> Prefix:
+    """The manifest entry of the first k members."""
+    measures = (
+        {"accuracy": 0.65 + 0.05 * k, "agreement": 0.7 + 0.05 * k, "nll": 0.5, "ece": 0.1}
+        if task == "classification"
+        else {"rmse": 1 - 0.1 * k, "r2": 0.65 + 0.05 * k, "teacher_rmse": 0.9 - 0.1 * k}
+    )
+    return Prefix(members=k, flops_fraction=0.1 * k, **measures)
+
+
 def write_tiny(
-    models: Path, members: int = 3, name: str = "tiny", dtype: str = "float32", last: str = "mean"
+    models: Path,
+    members: int = 3,
+    name: str = "tiny",
+    dtype: str = "float32",
+    last: str = "mean",
+    task: str = "classification",
 ) -> Bundle:
-    """Write a tiny bundle as the next version of `name`."""
+    """Write a tiny bundle as the next version of `name`; as a regression it has three outputs."""
     graphs = [tiny_graph(index, dtype) for index in range(members)]
     files = {f"member_{index:02d}.onnx": graph for index, graph in enumerate(graphs)}
-    return write_bundle(models, files, lambda version: tiny_manifest(graphs, version, name, dtype, last))
+    return write_bundle(models, files, lambda version: tiny_manifest(graphs, version, name, dtype, last, task))
 
 
 def samples(rows: int, seed: int = 0) -> np.ndarray:

@@ -108,6 +108,11 @@ def distillation_loss(logits_NL: Tensor, teacher_NL: Tensor, temperature: float)
     return (soft_NL.exp() * (soft_NL - student_NL)).sum(dim=-1).mean() * temperature**2
 
 
+def squared_loss(values_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+    """Mean over samples and labels of the squared difference: L_task of a regression."""
+    return ((values_NL - teacher_NL) ** 2).mean()
+
+
 @dataclass(frozen=True, slots=True)
 class Bounds:
     """Bounds on the sup norm of ``F_T - g`` after T rounds, in logits."""

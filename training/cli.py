@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from bundle import Bundle, BundleError, Manifest, Round
+from bundle import Bundle, BundleError, Manifest, Prefix, Round, Teacher
 from training import ranks
 from training.baselines import measure, no_resched, resched
 from training.checkpoint import Checkpoint
@@ -66,6 +66,8 @@ def _train(options: argparse.Namespace) -> None:
         if not ranks.first():
             return
     console.print(_table(bundle.manifest))
+    if bundle.manifest.exits:
+        console.print(_exits(bundle.manifest))
     console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
     if options.picture:
         console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
@@ -146,7 +148,7 @@ def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoi
     teacher = prepare_teacher(prepared, config, checkpoint, reporter)
     game = game_of(teacher, prepared.data, prepared.classes, config, checkpoint, reporter)
     described = game.target.teacher
-    reporter.say(f"teacher {described.name}: {100 * described.accuracy:.2f} % on {len(game.data.test)} test samples")
+    reporter.say(f"teacher {described.name}: {_score(described)} on {len(game.data.test)} test samples")
     return game
 
 
@@ -167,20 +169,49 @@ def _table(manifest: Manifest) -> Table:
         title=f"{manifest.name}/{manifest.version}: {manifest.evaluation.samples} held-out samples",
         title_justify="left",
     )
-    for column in ("members", "FLOPs fraction", "accuracy", "agreement", "smallest edge", "accepted"):
+    regression = manifest.task == "regression"
+    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "NLL", "ECE")
+    for column in ("members", "FLOPs fraction", *columns, "smallest edge", "accepted"):
         table.add_column(column, justify="right")
     for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
         found = member.round
         table.add_row(
             str(prefix.members),
             f"{prefix.flops_fraction:.3f}",
-            f"{100 * prefix.accuracy:.2f} %",
-            f"{100 * prefix.agreement:.2f} %",
+            *_measures(prefix),
             "tie" if not member.index else f"{found.smallest_edge:.4f}" if found else "",
             _acceptance(found),
         )
-    table.add_row("teacher", "1.000" if teacher.flops else "", f"{100 * teacher.accuracy:.2f} %", "", "", "")
+    table.add_row("teacher", "1.000" if teacher.flops else "", _score(teacher))
     return table
+
+
+def _exits(manifest: Manifest) -> Table:
+    table = Table(title="early exits, measured on the held-out samples", title_justify="left")
+    for column in ("risk at most", "with probability", "threshold", "FLOPs fraction", "accuracy", "differ"):
+        table.add_column(column, justify="right")
+    for rule in manifest.exits:
+        table.add_row(
+            f"{rule.risk:g}",
+            f"{rule.confidence:g}",
+            ", ".join(sorted({f"{threshold:.4f}" for threshold in rule.thresholds if threshold is not None})),
+            f"{rule.flops_fraction:.3f}",
+            f"{100 * rule.accuracy:.2f} %",
+            f"{100 * rule.disagreement:.2f} %",
+        )
+    return table
+
+
+def _measures(prefix: Prefix) -> tuple[str, ...]:
+    """Of a classifier as calibrated, where it is."""
+    if prefix.accuracy is None:
+        return _score(prefix), f"{prefix.r2:.3f}", f"{prefix.teacher_rmse:.4g}"
+    believed = prefix.calibrated or prefix
+    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.nll:.3f}", f"{believed.ece:.3f}"
+
+
+def _score(measured: Prefix | Teacher) -> str:
+    return f"{measured.rmse:.4g}" if measured.accuracy is None else f"{100 * measured.accuracy:.2f} %"
 
 
 def _acceptance(found: Round | None) -> str:

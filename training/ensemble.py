@@ -7,6 +7,8 @@ cumulative residual S says all that the weights need. Where the training samples
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +18,7 @@ from torch import Tensor
 from bundle import Round
 from training.errors import TrainingError
 from training.networks import StagedNetwork
+from training.tasks import Task
 
 BATCH = 256
 """Samples in one evaluation step; fixed, so that a resumed run repeats its sums to the bit."""
@@ -141,6 +144,12 @@ class Ensemble:
 
     def __len__(self) -> int:
         return len(self.members)
+
+    def served(self, task: Task) -> Ensemble:
+        """The same members with their outputs as they are served; features and residuals are shared."""
+        served = copy.copy(self)
+        served.members = [dataclasses.replace(one, network=task.served(one.network)) for one in self.members]
+        return served
 
     def add(self, member: TrainedMember) -> None:
         """Append a frozen member: keep what later ones read of it, add its residuals to S."""

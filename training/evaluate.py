@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import r2_score
 
 from bundle import Prefix, Scores
 
@@ -40,6 +41,33 @@ def measure(
         )
         for k, logits_NL in enumerate(logits, start=1)
     )
+
+
+def measure_regression(
+    values: Sequence[Array], y: Array, teacher_NL: Array, flops: Sequence[float], teacher_flops: float
+) -> tuple[Prefix, ...]:
+    """As :func:`measure`, for values (N, L), labels (N, L) and the teacher's values, all in the same unit."""
+    costs = np.cumsum(flops) / teacher_flops
+    return tuple(
+        Prefix(
+            members=k,
+            rmse=rmse(values_NL, y),
+            r2=r2(values_NL, y),
+            teacher_rmse=rmse(values_NL, teacher_NL),
+            flops_fraction=float(costs[k - 1]),
+        )
+        for k, values_NL in enumerate(values, start=1)
+    )
+
+
+def rmse(values_NL: Array, y: Array) -> float:
+    """Root mean squared difference, over samples and outputs."""
+    return float(np.sqrt(((values_NL.astype(np.float64) - y) ** 2).mean()))
+
+
+def r2(values_NL: Array, y: Array) -> float:
+    """Mean over outputs of 1 - squared error over variance; an output whose labels are all equal counts 1 or 0."""
+    return float(r2_score(y, values_NL.astype(np.float64)))
 
 
 def scores(logits_NL: Array, y: Array) -> Scores:

@@ -85,7 +85,7 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
         fitting.restore(saved["fitting"])
     phase = f"member {len(ensemble) + 1} of {game.config.rounds}: {game.describe(trial)}"
     fitting.run(game.reporter, phase, lambda: _save(game, ensemble, search, fitting))
-    return network.finish()
+    return game.task.finish(network)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +113,15 @@ def see(game: Game, ensemble: Ensemble, views: Views, sources: tuple[int, ...], 
         run = run_members(ensemble.members, x)
     S_NL = torch.zeros_like(teacher_NL, dtype=torch.float64)
     for logits_NL in run.logits:
-        S_NL += boosting.centre(logits_NL.double()) - teacher_NL
+        S_NL += game.task.gauge(logits_NL.double()) - teacher_NL
     return Seen(x, run.read(sources), teacher_NL, S_NL)
 
 
 def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, seen: Seen | None = None) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
-    With ``task_loss = running_average`` the first term judges the prefix that the candidate would complete, so
+    The first term is the distillation loss, or the squared difference of a regression. With
+    ``task_loss = running_average`` it judges the prefix that the candidate would complete, so
     that it corrects the residual instead of repeating it; the paper judges the candidate alone. The k-th member
     moves the average by only 1/k, so that term is multiplied by k^2, as T^2 is for the temperature: its
     gradient on the member keeps its size, and gamma its meaning, from round to round.
@@ -132,12 +133,12 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, s
     sign_NL = boosting.wanted_sign(S_NL).float()
     if seen is not None:
         teacher_NL, S_NL = seen.teacher_NL, seen.S_NL
-    l_NL = boosting.centre(logits_NL) - teacher_NL
+    l_NL = game.task.gauge(logits_NL) - teacher_NL
     judged_NL, k = l_NL, 1
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * boosting.distillation_loss(teacher_NL + judged_NL, teacher_NL, config.temperature)
+    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL)
     return task + boosting.barrier(l_NL, sign_NL, game.B) / config.gamma
 
 

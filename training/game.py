@@ -19,6 +19,7 @@ from training.networks import ModelClass, Normalise, StagedNetwork, synchronise
 from training.precision import autocast, to_device
 from training.progress import Reporter
 from training.targets import Target
+from training.tasks import Task
 from training.views import Views
 
 
@@ -45,9 +46,14 @@ class Game:
     eta: float
     """Step of Eqs. 4 and 5 on logits, after `eta_rule`."""
     B: float
-    """Bound of Eq. 6 on the centred logits, fixed from the teacher."""
+    """Bound of Eq. 6 on the centred logits (or standardised values), fixed from the teacher."""
     checkpoint: Checkpoint
     reporter: Reporter
+
+    @property
+    def task(self) -> Task:
+        """Classification or regression."""
+        return self.target.task
 
     def empty_ensemble(self) -> Ensemble:
         """An ensemble without members on this game's samples."""
@@ -102,7 +108,7 @@ class Game:
 
 
 def bound_of(config: Config, target: Target) -> float:
-    """B: the teacher's largest centred logit with room for the members'; 1 for a teacher that is all zero."""
+    """B: the teacher's largest output in the game with room for the members'; 1 for a teacher that is all zero."""
     return config.bound_factor * target.largest or 1.0
 
 

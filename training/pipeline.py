@@ -98,7 +98,7 @@ def game_of(
             "give the network itself, or use augment=none."
         )
     device = device_of(config)
-    target = target_of(teacher, data, device)
+    target = target_of(teacher, data, device, config.temperature)
     B = bound_of(config, target)
     return Game(
         config=config,

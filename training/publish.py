@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bundle import Bundle, Chunk, Evaluation, Manifest, Member, Prefix, Tensor, Training, write_bundle
+from bundle.quality import MEASURES
 from bundle.store import sha256
 from training import flops
 from training.bdistil import Outcome
@@ -32,18 +33,19 @@ def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
     Raises:
         ExportError: a graph does not compute what torch computes.
     """
-    graphs = export_members(outcome.ensemble)
-    members = describe_members(outcome.ensemble, graphs)
+    ensemble = outcome.ensemble.served(game.task)
+    graphs = export_members(ensemble)
+    members = describe_members(ensemble, graphs)
     files = {member.file: graph.content for member, graph in zip(members, graphs, strict=True)}
     if game.config.chunk_steps:
-        chunks = export_chunks(outcome.ensemble, game.config.chunk_steps)
+        chunks = export_chunks(ensemble, game.config.chunk_steps)
         files |= {_chunk_file(index): chunk.content for index, chunk in enumerate(chunks)}
         members = tuple(_with_chunk(member, chunk) for member, chunk in zip(members, chunks, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(
             Path(folder),
             files,
-            lambda version: _manifest(game, outcome, recipe, members, _unmeasured(members), version),
+            lambda version: _manifest(game, outcome, recipe, members, _unmeasured(game, members), version),
         )
         quality = assess(game, draft, [member.flops for member in members])
     return write_bundle(models, files, lambda version: _manifest(game, outcome, recipe, members, quality, version))
@@ -89,12 +91,10 @@ def _with_chunk(member: Member, graph: ChunkGraph) -> Member:
     return member.model_copy(update={"chunk": chunk})
 
 
-def _unmeasured(members: Sequence[Member]) -> Quality:
+def _unmeasured(game: Game, members: Sequence[Member]) -> Quality:
+    zeros = dict.fromkeys(MEASURES[game.data.task], 0.0)
     return Quality(
-        tuple(
-            Prefix(members=k, accuracy=0, agreement=0, nll=0, ece=0, flops_fraction=0)
-            for k in range(1, len(members) + 1)
-        )
+        tuple(Prefix.model_validate({"members": k, "flops_fraction": 0, **zeros}) for k in range(1, len(members) + 1))
     )
 
 
@@ -106,6 +106,7 @@ def _manifest(
         name=config.name,
         version=version,
         created=created(),
+        task=data.task,
         input=Tensor.model_validate({"name": INPUT, "dtype": data.train.x.dtype.name, "shape": data.input_shape}),
         chunk_steps=config.chunk_steps or None,
         classes=data.classes,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from bundle import Bundle, Evaluation, ExitRule, Prefix
 from bundle.reference import running_average
 from training.calibrate import fit_temperature, outlook
-from training.evaluate import measure, scores
+from training.evaluate import measure, measure_regression, scores
 from training.exits import find_threshold, halves, measure_rule, samples_needed
 from training.game import Game
 
@@ -31,7 +31,8 @@ def assess(game: Game, draft: Bundle, flops: Sequence[float]) -> Quality:
     """Run the bundle as it is served on the validation and the test part, calibrate, and measure.
 
     Temperatures are fitted on one half of the validation part and exit thresholds on the other (see
-    :mod:`training.exits`), outlooks on the whole of it.
+    :mod:`training.exits`), outlooks on the whole of it. A regression is only measured: its answers have no confidence
+    to calibrate or to leave by.
 
     Args:
         game: data, teacher and settings.
@@ -40,6 +41,8 @@ def assess(game: Game, draft: Bundle, flops: Sequence[float]) -> Quality:
     """
     test, validation = game.data.test, game.data.validation
     served = list(running_average(draft, test.x))
+    if game.data.task == "regression":
+        return _assess_regression(game, served, flops)
     teacher_NL = game.target.test_NL.cpu().numpy()
     prefixes = measure(served, test.y, teacher_NL, flops, game.target.teacher.flops or sum(flops))
     fitted = list(running_average(draft, validation.x))
@@ -62,6 +65,12 @@ def assess(game: Game, draft: Bundle, flops: Sequence[float]) -> Quality:
         for risk, threshold in found.items()
     )
     return Quality(calibrated, Evaluation(split="validation", samples=len(validation)), exits)
+
+
+def _assess_regression(game: Game, served: Sequence[Array], flops: Sequence[float]) -> Quality:
+    teacher_NL = game.task.restore(game.target.test_NL).cpu().numpy()
+    total = game.target.teacher.flops or sum(flops)
+    return Quality(measure_regression(served, game.data.test.y, teacher_NL, flops, total))
 
 
 def find_rules(game: Game, prefixes: Sequence[Array], temperatures: Sequence[float]) -> dict[float, float]:

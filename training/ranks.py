@@ -80,6 +80,15 @@ def share(rows: Rows) -> Rows:
     return mine.contiguous() if isinstance(mine, Tensor) else np.ascontiguousarray(mine)
 
 
+def whole(mine: Tensor) -> Tensor:
+    """The rows of all processes in their order: the inverse of :func:`share`."""
+    if size() == 1:
+        return mine
+    rows = mine.new_zeros((count(len(mine)), *mine.shape[1:]))
+    rows[rank() :: size()] = mine
+    return total(rows)
+
+
 def own(batch: Tensor) -> Tensor:
     """Of the sample numbers in `batch` those of this process, as positions in its share."""
     return batch if size() == 1 else batch[batch % size() == rank()] // size()

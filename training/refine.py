@@ -85,7 +85,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
         x, teacher_NL = game.look(views, batch)
         with game.autocast():
             averages = chain(x)
-        return prefix_loss(game.config, averages, teacher_NL)
+        return prefix_loss(game, averages, teacher_NL)
 
     seed = derive_seed(game.config.seed, "refine", "order")
     fitting = Fitting(chain, loss, len(views.x), schedule_of(game.config), seed, views=views)
@@ -110,10 +110,10 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     return _rebuilt(game, outcome, chain, best, before)
 
 
-def prefix_loss(config: Config, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
+def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
     """The weighted mean over prefixes of the distillation loss of their running averages; a scalar."""
-    weights = prefix_weights(len(averages), config.refine_emphasis)
-    losses = [boosting.distillation_loss(average_NL, teacher_NL, config.temperature) for average_NL in averages]
+    weights = prefix_weights(len(averages), game.config.refine_emphasis)
+    losses = [game.task.loss(average_NL, teacher_NL) for average_NL in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 
@@ -131,7 +131,7 @@ def validation_loss(game: Game, found: Ensemble, chain: Chain) -> float:
         parts = [chain(x[start : start + ensemble.BATCH]) for start in range(0, len(x), ensemble.BATCH)]
     chain.train(training)
     averages = [torch.cat(prefix) for prefix in zip(*parts, strict=True)]
-    return float(ranks.mean(prefix_loss(game.config, averages, found.teacher_validation_NL), len(x)))
+    return float(ranks.mean(prefix_loss(game, averages, found.teacher_validation_NL), len(x)))
 
 
 def schedule_of(config: Config) -> Schedule:
@@ -151,7 +151,7 @@ def _rebuilt(game: Game, outcome: Outcome, chain: Chain, best: Best, before: flo
     for member, network in zip(outcome.ensemble.members, chain.networks, strict=True):
         S_NL = rebuilt.S_train_NL.clone()
         # Unrefined members are centred already; once more would move their last bits.
-        kept = dataclasses.replace(member, network=network.finish()) if best.epoch else member
+        kept = dataclasses.replace(member, network=game.task.finish(network)) if best.epoch else member
         rebuilt.add(kept)
         l_NL = rebuilt.S_train_NL - S_NL
         edges.append(float(boosting.edges(S_NL, l_NL, game.eta).min()))

@@ -81,9 +81,11 @@ def search(arguments: Sequence[str], reporter: Reporter) -> list[str]:
 def run(recipe: Recipe, config: RecipeConfig, models: Path, trials: int, reporter: Reporter) -> FrozenTrial:
     """Complete the search up to `trials` trials; returns the best of all."""
     folder = models / config.name / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
     prepared = recipe.prepare(config)
+    if prepared.data.task == "regression":
+        raise BadConfig(f"A search compares accuracies, but {recipe.name} is a regression, which has none.")
     identity = _identity(recipe, config, prepared.data)
+    folder.mkdir(parents=True, exist_ok=True)
     study = _open(folder, identity, config.seed)
     with repeatable(config.threads):
         teacher = prepare_teacher(prepared, config, Checkpoint(folder / f"teacher-{identity}", identity), reporter)

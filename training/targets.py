@@ -12,16 +12,17 @@ from torch import Tensor, nn
 
 from bundle import Teacher
 from training import flops, ranks
-from training.boosting import centre
 from training.data import Data
 from training.errors import BadTeacher
+from training.evaluate import r2, rmse
+from training.tasks import Classification, Regression, Task
 
 TEACHER_BATCH = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logits:
-    """A teacher known only by its logits: (N, L) for each part of the data, L the number of classes."""
+    """A teacher known only by its outputs, (N, L) for each part of the data: logits of L classes, or L values."""
 
     train: npt.NDArray[Any]
     validation: npt.NDArray[Any]
@@ -30,32 +31,34 @@ class Logits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Centred teacher logits, on the training device, and what the manifest says of the teacher.
+    """The teacher's outputs as the game sees them, on the training device, and what the manifest says of it.
 
-    Those of the training and the validation part are of this process's own samples.
+    Those on the training and the validation part are of this process's own samples.
     """
 
     train_NL: Tensor
     validation_NL: Tensor
     test_NL: Tensor
+    task: Task
+    """What standardised them."""
     teacher: Teacher
     network: nn.Module | None = None
     """The teacher itself, for samples that are made during training; None when only its logits were given."""
 
     @property
     def largest(self) -> float:
-        """Largest absolute centred logit on the training set."""
+        """Largest absolute output on the training set."""
         return float(ranks.largest(self.train_NL.abs().max()))
 
     def on(self, x: Tensor) -> Tensor:
-        """The teacher's centred logits (n, L) on raw samples x, in eval mode and without gradients.
+        """The teacher's outputs (n, L) on raw samples x as the game sees them, in eval mode and without gradients.
 
         Raises:
             BadTeacher: there are only logits.
         """
         if self.network is None:
             raise BadTeacher("The teacher is known only by its logits, so it cannot answer new samples.")
-        return centre(evaluate(self.network, x))
+        return self.task.standardise(evaluate(self.network, x))
 
 
 def evaluate(network: nn.Module, x: Tensor) -> Tensor:
@@ -72,10 +75,11 @@ def evaluate(network: nn.Module, x: Tensor) -> Tensor:
     return logits_NL.float()
 
 
-def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> Target:
-    """Evaluate (a module) or take (arrays) the teacher's logits, and check them against the data.
+def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device, temperature: float) -> Target:
+    """Evaluate (a module) or take (arrays) the teacher's outputs, and check them against the data.
 
-    A module is run in eval mode, on raw samples as a tensor of the data's dtype, and must return (N, L) logits.
+    A module is run in eval mode, on raw samples as a tensor of the data's dtype, and must return (N, L) logits, or
+    values in the unit of the labels. Classifiers are compared at the temperature.
 
     Raises:
         BadTeacher: a wrong shape, another number of classes, or a value that is not finite.
@@ -85,11 +89,14 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> 
     else:
         parts = {name: _share(name, _array(name, getattr(teacher, name))) for name in data.splits()}
     for name, logits_NL in parts.items():
-        _check(name, logits_NL, len(_share(name, data.splits()[name].y)), len(data.classes))
-    agreement = parts["test"].argmax(dim=1).cpu() == torch.from_numpy(data.test.y.astype(np.int64))
+        _check(name, logits_NL, data)
+    on_device = {name: outputs_NL.to(device) for name, outputs_NL in parts.items()}
+    regression = data.task == "regression"
+    task = Regression.of(ranks.whole(on_device["train"])) if regression else Classification(temperature)
     return Target(
-        **{f"{name}_NL": centre(logits_NL.to(device)) for name, logits_NL in parts.items()},
-        teacher=_describe(teacher, data, device, float(agreement.double().mean())),
+        **{f"{name}_NL": task.standardise(outputs_NL) for name, outputs_NL in on_device.items()},
+        task=task,
+        teacher=_describe(teacher, data, device, _measure(parts["test"].cpu().numpy(), data)),
         network=teacher if isinstance(teacher, nn.Module) else None,
     )
 
@@ -97,6 +104,12 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device) -> 
 def _share(part: str, rows: ranks.Rows) -> ranks.Rows:
     """This process's rows of a part; the test part is measured by one process, whole."""
     return rows if part == "test" else ranks.share(rows)
+
+
+def _measure(outputs_NL: npt.NDArray[Any], data: Data) -> dict[str, float]:
+    if data.task == "regression":
+        return {"rmse": rmse(outputs_NL, data.test.y), "r2": r2(outputs_NL, data.test.y)}
+    return {"accuracy": float((outputs_NL.argmax(axis=1) == data.test.y).mean())}
 
 
 def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tensor:
@@ -121,23 +134,25 @@ def _array(name: str, logits: npt.NDArray[Any]) -> Tensor:
     return torch.from_numpy(logits.astype(np.float32))
 
 
-def _check(name: str, logits_NL: Tensor, samples: int, classes: int) -> None:
+def _check(name: str, logits_NL: Tensor, data: Data) -> None:
+    samples, labels = len(_share(name, data.splits()[name].y)), len(data.classes)
+    kind = "classes" if data.task == "classification" else "outputs"
     if logits_NL.ndim != 2 or logits_NL.shape[0] != samples:
         raise BadTeacher(
-            f"The teacher's {name} logits have shape {tuple(logits_NL.shape)}, but must be ({samples}, {classes})."
+            f"The teacher's {name} logits have shape {tuple(logits_NL.shape)}, but must be ({samples}, {labels})."
         )
-    if logits_NL.shape[1] != classes:
-        raise BadTeacher(f"The teacher has {logits_NL.shape[1]} classes, but the data has {classes}.")
+    if logits_NL.shape[1] != labels:
+        raise BadTeacher(f"The teacher has {logits_NL.shape[1]} {kind}, but the data has {labels}.")
     if not bool(logits_NL.isfinite().all()):
         raise BadTeacher(f"The teacher's {name} logits hold NaN or infinity.")
 
 
-def _describe(teacher: nn.Module | Logits, data: Data, device: torch.device, accuracy: float) -> Teacher:
+def _describe(teacher: nn.Module | Logits, data: Data, device: torch.device, measured: dict[str, Any]) -> Teacher:
     if not isinstance(teacher, nn.Module):
-        return Teacher(name="logits", accuracy=accuracy)
+        return Teacher(name="logits", **measured)
     return Teacher(
         name=getattr(teacher, "name", type(teacher).__name__),
-        accuracy=accuracy,
+        **measured,
         flops=flops.count_unknown(teacher, torch.from_numpy(data.train.x[:1]).to(device)) or None,
         parameters=flops.parameters(teacher),
     )

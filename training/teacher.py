@@ -1,4 +1,4 @@
-"""A recipe's teacher: one that it brings, or its own, trained with plain cross-entropy on the labels."""
+"""A recipe's teacher: one that it brings, or its own, trained on the labels with cross-entropy or squared error."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training import ranks
+from training.boosting import squared_loss
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
@@ -19,6 +20,7 @@ from training.precision import autocast, to_device
 from training.progress import Reporter
 from training.recipes.recipe import Prepared
 from training.targets import Logits
+from training.tasks import Regression
 from training.views import Views
 
 
@@ -32,33 +34,33 @@ def prepare_teacher(
     return train_teacher(network, prepared.data, config, device_of(config), checkpoint, reporter)
 
 
-def _untrained(model_class: ModelClass, data: Data, config: RecipeConfig) -> nn.Module:
+def _untrained(model_class: ModelClass, data: Data, config: RecipeConfig) -> LogitsOnly:
     normalise, labels = Normalise.of(data.train.x, sequences=data.sequences), len(data.classes)
     seed = derive_seed(config.seed, "teacher", "weights")
     return LogitsOnly(seeded(seed, lambda: model_class.build(normalise, data.input_shape, labels)), model_class.name)
 
 
 def train_teacher(
-    network: nn.Module,
+    network: LogitsOnly,
     data: Data,
     config: RecipeConfig,
     device: torch.device,
     checkpoint: Checkpoint,
     reporter: Reporter,
-) -> nn.Module:
-    """Fit `network` (raw samples to logits) on the training part; it comes back in eval mode, without gradients.
+) -> LogitsOnly:
+    """Fit `network` on the training part; it comes back in eval mode, without gradients, giving logits or values.
 
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
-    to_device(network, device)
-    synchronise(network)
+    synchronise(to_device(network, device))
     views = Views(torch.from_numpy(ranks.share(data.train.x)).to(device), config.augment)
-    y = torch.from_numpy(ranks.share(data.train.y).astype(np.int64)).to(device)
+    units = _units(data, device) if data.task == "regression" else None
+    y = ranks.share(_labels(data, units, device))
 
     def loss(batch: Tensor) -> Tensor:
         with autocast(device, config.precision):
-            logits_NL = network(views[batch])
-        return functional.cross_entropy(logits_NL.float(), y[batch])
+            outputs_NL = network(views[batch])
+        return (functional.cross_entropy if units is None else squared_loss)(outputs_NL.float(), y[batch])
 
     schedule = Schedule(
         epochs=config.teacher_epochs,
@@ -71,4 +73,16 @@ def train_teacher(
     if saved:
         fitting.restore(saved)
     fitting.run(reporter, "teacher", lambda: checkpoint.save("teacher", fitting.state()))
+    if units is not None:
+        network.network.rescale(units.shift_L, units.scale_L)
     return network.eval().requires_grad_(False)
+
+
+def _units(data: Data, device: torch.device) -> Regression:
+    return Regression.of(torch.from_numpy(data.train.y.astype(np.float32)).to(device))
+
+
+def _labels(data: Data, units: Regression | None, device: torch.device) -> Tensor:
+    if units is None:
+        return torch.from_numpy(data.train.y.astype(np.int64)).to(device)
+    return units.standardise(torch.from_numpy(data.train.y.astype(np.float32)).to(device))

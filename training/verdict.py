@@ -39,7 +39,7 @@ def judge(game: Game, ensemble: Ensemble, network: StagedNetwork, sources: tuple
     """Evaluate a network on every sample, and decide."""
     f_NL = ensemble.train.logits(network, sources)
     validation_NL = ensemble.validation.logits(network, sources)
-    return decide(game, ensemble, boosting.centre(f_NL.double()), boosting.centre(validation_NL.double()))
+    return decide(game, ensemble, game.task.gauge(f_NL.double()), game.task.gauge(validation_NL.double()))
 
 
 def decide(game: Game, ensemble: Ensemble, f_NL: Tensor, validation_NL: Tensor) -> Verdict:
@@ -76,5 +76,4 @@ def prefix_loss(game: Game, ensemble: Ensemble, validation_NL: Tensor | None) ->
     if validation_NL is not None:
         S_NL, members = S_NL + validation_NL - teacher_NL, members + 1
     average_NL = teacher_NL + S_NL / members if members else torch.zeros_like(teacher_NL)
-    loss = boosting.distillation_loss(average_NL, teacher_NL, game.config.temperature)
-    return float(ranks.mean(loss, len(teacher_NL)))
+    return float(ranks.mean(game.task.loss(average_NL, teacher_NL), len(teacher_NL)))

@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bundle.record import Task
 from service.engine.deadline import Deadline
 
 Logits = npt.NDArray[np.float32]
 
-PROGRESS = ("depth", "total", "activations", "classes_by_prefix", "published")
+PROGRESS = ("depth", "total", "activations", "classes_by_prefix", "values_by_prefix", "published")
 """Fields of a ticket that say how far it has come: what a request that resumes it takes over."""
 
 
@@ -43,7 +44,7 @@ class Published:
 
     members: int
     logits: Logits
-    """Running average, (rows, classes)."""
+    """Running average, (rows, classes); of a regression the values (rows, outputs)."""
 
 
 @dataclass(slots=True, eq=False)
@@ -59,6 +60,7 @@ class Ticket:
     members_total: int
     member_limit: int
     """Members to run at most; `members_total` unless the client asked for fewer."""
+    task: Task = "classification"
     depth: int = 0
     """Members done."""
     started: float | None = None
@@ -71,6 +73,8 @@ class Ticket:
     """What later members will read, by (member, output); in whatever form the executor keeps it."""
     classes_by_prefix: list[npt.NDArray[np.intp]] = field(default_factory=list)
     """Winning class of each row after each member: agreement and feedback are counted from these."""
+    values_by_prefix: list[Logits] = field(default_factory=list)
+    """Of a regression: its values after each member instead."""
     published: Published | None = None
     on_published: Callable[[], object] | None = None
     """Called on the worker's thread after each published prefix: for who watches the request get better."""
@@ -100,7 +104,9 @@ class Ticket:
             members_total=self.members_total,
             member_limit=member_limit,
             published=published,
+            task=self.task,
             classes_by_prefix=self.classes_by_prefix[: published.members if published else 0],
+            values_by_prefix=self.values_by_prefix[: published.members if published else 0],
             keep=keep,
             resumes=self,
         )
@@ -122,7 +128,10 @@ class Ticket:
         else:
             self.total = logits.copy() if self.total is None else self.total + logits
             answer = self.total / np.float32(self.depth)
-        self.classes_by_prefix.append(answer.argmax(axis=1))
+        if self.task == "regression":
+            self.values_by_prefix.append(answer)
+        else:
+            self.classes_by_prefix.append(answer.argmax(axis=1))
         self.published = Published(self.depth, answer)
         if self.on_published is not None:
             self.on_published()

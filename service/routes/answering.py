@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from fastapi import Request
 
+from bundle import Manifest, Prefix
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.deadline import Deadline
 from service.engine.gate import Outcome, QueueFull
 from service.engine.ticket import Published, StoppedBy, Ticket
-from service.errors import HungUp, InvalidDeadline, MemberFailed, NoPrefixInTime, Overloaded, ShuttingDown, WarmingUp
+from service.errors import (
+    HungUp,
+    InvalidDeadline,
+    InvalidField,
+    MemberFailed,
+    NoPrefixInTime,
+    Overloaded,
+    ShuttingDown,
+    WarmingUp,
+)
 from service.ingress import Visit
 from service.keeping import check_keep
 from service.ledger import Answered
-from service.schemas import PredictRequest
+from service.schemas import Output, PredictRequest
 from service.tensors import to_tensor
 
 
@@ -33,6 +44,7 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
     check_open(context)
     deployment = context.deployments.find(wanted.model, wanted.version)
     visit.model = deployment.key
+    check_outputs(wanted.outputs, deployment)
     members = len(deployment.manifest.members)
     ticket = Ticket(
         request_id=visit.request_id,
@@ -41,6 +53,7 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
         deadline=deadline,
         members_total=members,
         member_limit=min(wanted.max_members or members, members),
+        task=deployment.manifest.task,
         keep=wanted.keep_ms is not None,
     )
     return ticket, deployment
@@ -116,21 +129,40 @@ def close(
     """Count a decided request, remember it for feedback, and give the head of its answer."""
     published = published_of(outcome, ticket, visit, context)
     # The worker may be running a further member at this moment: count only what is in the answer.
-    classes = tuple(ticket.classes_by_prefix[: published.members])
-    context.metrics.predicted(ticket, outcome.stopped_by, classes)
-    context.ledger.remember(visit.request_id, Answered(deployment, classes))
+    used = published.members
+    classes, values = tuple(ticket.classes_by_prefix[:used]), tuple(ticket.values_by_prefix[:used])
+    context.metrics.predicted(ticket, outcome.stopped_by, used, classes)
+    context.ledger.remember(visit.request_id, Answered(deployment, classes, values))
     return {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,
         "request_id": visit.request_id,
-        "members_used": published.members,
+        "members_used": used,
         "members_total": ticket.members_total,
         "stopped_by": outcome.stopped_by,
         "deadline_ms": deadline_ms,
         "elapsed_ms": round((context.clock.now() - visit.arrived) * 1e3, 3),
-        "expected_accuracy": deployment.manifest.prefixes[published.members - 1].accuracy,
+        **expected(deployment.manifest.prefixes[used - 1]),
         "kept_ms": None,
     }
+
+
+def expected(prefix: Prefix) -> dict[str, object]:
+    """How good a prefix is on the held-out split, in the measure of its task."""
+    return {"expected_accuracy": prefix.accuracy, "expected_rmse": prefix.rmse}
+
+
+def check_outputs(outputs: Sequence[Output], deployment: Deployment) -> None:
+    """Refuse outputs that a regression does not have."""
+    if outputs and deployment.manifest.task == "regression":
+        raise InvalidField("Field `outputs`: a regression has only its values; leave it out.", field="outputs")
+
+
+def answers(published: Published, manifest: Manifest, outputs: set[str]) -> dict[str, object]:
+    """The numbers of an answer: `values` of a regression, `predictions` of a classifier."""
+    if manifest.task == "regression":
+        return {"values": published.logits}
+    return {"predictions": predictions(published, manifest.classes, outputs)}
 
 
 def predictions(published: Published, classes: tuple[str, ...], outputs: set[str]) -> list[dict[str, Any]]:

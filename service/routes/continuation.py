@@ -51,4 +51,4 @@ async def continue_(request_id: str, request: Request) -> Response:
     finally:
         kept_ms = keep_on(request_id, kept, ticket, stopped_by, wanted.keep_ms, context)
     head = close(outcome, ticket, kept.deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}
-    return encode(head, published, kept.deployment.manifest.classes, set(wanted.outputs))
+    return encode(head, published, kept.deployment.manifest, set(wanted.outputs))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request
 
 from service.body import read_json
-from service.context import context_of
+from service.context import Context, context_of
 from service.errors import InvalidField, UnknownRequest
-from service.ledger import Classes
+from service.ledger import Answered, Classes, Values
 from service.routes.documented import body_of, problems
-from service.schemas import FeedbackRequest, FeedbackResponse
+from service.schemas import FeedbackRequest, FeedbackResponse, Label
 
 router = APIRouter()
 
@@ -22,7 +26,7 @@ router = APIRouter()
     openapi_extra=body_of(FeedbackRequest),
 )
 async def feedback(request: Request) -> FeedbackResponse:
-    """Count how each prefix of that request did; shown as accuracy by number of members in /metrics.
+    """Count how each prefix of that request did; shown in /metrics by number of members, as accuracy or squared error.
 
     Each answer can be labelled once, while it is among the latest.
     """
@@ -34,11 +38,15 @@ async def feedback(request: Request) -> FeedbackResponse:
             f"No answer {given.request_id!r} is waiting for labels: it was never given, is labelled already, "
             f"or is older than the latest {context.settings.feedback_requests}."
         )
-    labels = _to_indices(given.labels, answered.deployment.manifest.classes)
-    samples = len(answered.classes_by_prefix[-1])
-    if len(labels) != samples:
-        raise InvalidField(f"Field `labels`: {len(labels)} labels for {samples} samples.", field="labels")
+    count = _count_values if answered.values_by_prefix else _count_classes
+    response = count(given, answered, context)
     context.ledger.forget(given.request_id)
+    return response
+
+
+def _count_classes(given: FeedbackRequest, answered: Answered, context: Context) -> FeedbackResponse:
+    labels = _to_indices(given.labels, answered.deployment.manifest.classes)
+    samples = _check_number(given.labels, answered.classes_by_prefix[-1])
     correct = [int(np.count_nonzero(classes == labels)) for classes in answered.classes_by_prefix]
     for members, right in enumerate(correct, start=1):
         context.metrics.labelled(answered.deployment.key, members, right, samples)
@@ -47,13 +55,44 @@ async def feedback(request: Request) -> FeedbackResponse:
     )
 
 
-def _to_indices(labels: list[int | str], classes: tuple[str, ...]) -> Classes:
+def _count_values(given: FeedbackRequest, answered: Answered, context: Context) -> FeedbackResponse:
+    labels = _to_values(given.labels, answered.deployment.manifest.classes)
+    samples = _check_number(given.labels, answered.values_by_prefix[-1])
+    errors = [float(((values - labels) ** 2).mean(axis=1).sum()) for values in answered.values_by_prefix]
+    for members, error in enumerate(errors, start=1):
+        context.metrics.labelled_values(answered.deployment.key, members, error, samples)
+    rmse = math.sqrt(errors[-1] / samples)
+    return FeedbackResponse(request_id=given.request_id, members_used=len(errors), rmse=rmse, samples=samples)
+
+
+def _check_number(labels: Sequence[Label], answer: Classes | Values) -> int:
+    """The number of samples, if there are as many labels."""
+    if len(labels) != len(answer):
+        raise InvalidField(f"Field `labels`: {len(labels)} labels for {len(answer)} samples.", field="labels")
+    return len(answer)
+
+
+def _to_values(labels: Sequence[Label], outputs: tuple[str, ...]) -> npt.NDArray[np.float64]:
+    """Numbers, or lists of one for each output, as (samples, outputs)."""
+    rows = []
+    for label in labels:
+        row = label if isinstance(label, list) else [label]
+        if len(row) != len(outputs) or isinstance(label, str):
+            wanted = "a number" if len(outputs) == 1 else f"a list of {len(outputs)} numbers, one for each output"
+            raise InvalidField(
+                f"Field `labels`: {label!r} is not {wanted}, which a label of this regression must be.", field="labels"
+            )
+        rows.append(row)
+    return np.array(rows, np.float64)
+
+
+def _to_indices(labels: Sequence[Label], classes: tuple[str, ...]) -> Classes:
     """Class names and indices as indices."""
     positions = {name: index for index, name in enumerate(classes)}
     indices = []
     for label in labels:
         index = positions.get(label, -1) if isinstance(label, str) else label
-        if not 0 <= index < len(classes):
+        if not isinstance(index, int) or not 0 <= index < len(classes):
             raise InvalidField(
                 f"Field `labels`: {label!r} is neither one of the {len(classes)} classes nor the index of one.",
                 field="labels",

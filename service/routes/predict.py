@@ -6,6 +6,7 @@ import orjson
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from bundle import Manifest
 from service import npy
 from service.body import read_predict
 from service.context import context_of
@@ -13,7 +14,7 @@ from service.engine.ticket import Published
 from service.errors import InvalidField
 from service.ingress import visit_of
 from service.keeping import keep
-from service.routes.answering import admit, close, predictions, published_of, run, softmax
+from service.routes.answering import admit, answers, close, published_of, run, softmax
 from service.routes.documented import ANSWER, body_or_array, or_array, problems
 from service.schemas import Output, PredictRequest, PredictResponse
 
@@ -28,13 +29,13 @@ router = APIRouter()
     openapi_extra=body_or_array(PredictRequest),
 )
 async def predict(request: Request) -> Response:
-    """Run members until the deadline, and answer with the mean logits of those that were finished.
+    """Run members until the deadline, and answer with the mean of those that were finished.
 
     The clock starts when the request's head arrives. Without `deadline_ms` all members are run.
 
     Samples come as JSON, or as an .npy body (`application/octet-stream`) with the other fields in the query. With
     `Accept: application/octet-stream` the answer is an .npy body too: the probabilities, or the logits if `outputs`
-    names them, and the rest as JSON in the header Anytime-Answer.
+    names them, or the values of a regression, and the rest as JSON in the header Anytime-Answer.
     """
     context, visit = context_of(request), visit_of(request)
     wanted = await read_predict(request)
@@ -45,21 +46,20 @@ async def predict(request: Request) -> Response:
     kept_ms = keep(ticket, deployment, outcome.stopped_by, wanted.keep_ms, context)
     head = close(outcome, ticket, deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}
     if as_array is not None:
-        return encode_array(head, published, as_array)
-    return encode(head, published, deployment.manifest.classes, set(wanted.outputs))
+        return encode_array(head, published, deployment.manifest, as_array)
+    return encode(head, published, deployment.manifest, set(wanted.outputs))
 
 
-def encode(head: dict[str, object], published: Published, classes: tuple[str, ...], outputs: set[str]) -> Response:
+def encode(head: dict[str, object], published: Published, manifest: Manifest, outputs: set[str]) -> Response:
     """The answer as JSON."""
-    content = orjson.dumps(
-        {**head, "predictions": predictions(published, classes, outputs)}, option=orjson.OPT_SERIALIZE_NUMPY
-    )
+    content = orjson.dumps(head | answers(published, manifest, outputs), option=orjson.OPT_SERIALIZE_NUMPY)
     return Response(content, media_type="application/json")
 
 
-def encode_array(head: dict[str, object], published: Published, output: Output) -> Response:
+def encode_array(head: dict[str, object], published: Published, manifest: Manifest, output: Output) -> Response:
     """The answer as .npy, its head as a header."""
-    values = published.logits if output == "logits" else softmax(published.logits)
+    plain = output == "logits" or manifest.task == "regression"
+    values = published.logits if plain else softmax(published.logits)
     return Response(npy.encode(values), media_type=npy.MEDIA_TYPE, headers={ANSWER: orjson.dumps(head).decode()})
 
 

@@ -19,7 +19,7 @@ from service.engine.ticket import Published, StoppedBy, Ticket
 from service.errors import HungUp
 from service.ingress import Visit, visit_of
 from service.keeping import keep
-from service.routes.answering import admit, close, hang_up, overloaded, predictions, published_of
+from service.routes.answering import admit, answers, close, expected, hang_up, overloaded, published_of
 from service.routes.documented import body_or_array, events, problems
 from service.schemas import PredictRequest
 
@@ -92,7 +92,7 @@ class Conversation:
                 "members_used": news.members,
                 "members_total": self._ticket.members_total,
                 "elapsed_ms": round((now - self._visit.arrived) * 1e3, 3),
-                "expected_accuracy": prefix.accuracy,
+                **expected(prefix),
             }
             return _event("prefix", progress | self._predictions(news))
         if news.stopped_by is StoppedBy.ABANDONED:
@@ -113,8 +113,7 @@ class Conversation:
                 yield self.encode(one)
 
     def _predictions(self, published: Published) -> dict[str, object]:
-        classes = self._deployment.manifest.classes
-        return {"predictions": predictions(published, classes, set(self._wanted.outputs))}
+        return answers(published, self._deployment.manifest, set(self._wanted.outputs))
 
 
 class EventStream(Response):

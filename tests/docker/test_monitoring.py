@@ -77,7 +77,8 @@ async def exposition(models: Path, executor: CpuExecutor) -> str:
             await wait_for(client, "/healthz", 503)
         else:
             await wait_for(client, "/readyz", 200)
-            answer = await client.post("/predict", json={"inputs": samples(2).tolist(), "deadline_ms": 5_000})
+            wanted = {"model": "tiny", "inputs": samples(2).tolist(), "deadline_ms": 5_000}
+            answer = await client.post("/predict", json=wanted)
             labels = [row["class"] for row in answer.json()["predictions"]]
             await client.post("/feedback", json={"request_id": answer.json()["request_id"], "labels": labels})
             await client.post("/predict", json={"inputs": []})
@@ -97,6 +98,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     """Labels of every sample of a service that has had a request of each kind, by the sample's name."""
     models = tmp_path_factory.mktemp("models")
     write_tiny(models)
+    write_tiny(models, name="values", task="regression")
     return labels_by_sample(anyio.run(exposition, models, CpuExecutor()))
 
 

@@ -37,7 +37,7 @@ def test_resched_costs_k_members_and_is_the_same_twice(game: Game):
     each = cost_of(game, SMALL)
     points = measure(game, resched(game, SMALL, 3))
     assert [point.flops for point in points] == [each, 2 * each, 3 * each]
-    assert all(0.3 < point.accuracy <= 1 for point in points)
+    assert all(0.3 < point.score <= 1 for point in points)
     assert points == measure(game, resched(game, SMALL, 3)), "by seed"
 
 
@@ -45,7 +45,7 @@ def test_an_answer_is_the_mean_of_its_networks_logits(game: Game):
     answer = resched(game, SMALL, 2)[1]
     one, two = (logits_of(game, network, game.data.test) for network in answer)
     expected = ((one + two) / 2).argmax(dim=1).numpy() == game.data.test.y
-    assert measure(game, [answer])[0].accuracy == expected.mean()
+    assert measure(game, [answer])[0].score == expected.mean()
 
 
 def test_no_resched_takes_the_family_that_validates_best_within_each_budget(game: Game):
@@ -96,8 +96,8 @@ def test_the_exits_of_one_network_cost_more_and_more_within_the_budget(game: Gam
 
 @pytest.mark.parametrize("make", [resched, snapshot, batch_ensemble])
 def test_distilled_members_come_closer_to_the_teacher_than_chance(game: Game, make):
-    assert measure(game, make(game, SMALL, 2))[-1].accuracy > 0.5
+    assert measure(game, make(game, SMALL, 2))[-1].score > 0.5
 
 
 def test_multi_exit_learns(game: Game):
-    assert measure(game, multi_exit(game, WIDE, 2, 3000))[-1].accuracy > 0.5
+    assert measure(game, multi_exit(game, WIDE, 2, 3000))[-1].score > 0.5

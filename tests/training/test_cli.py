@@ -16,7 +16,7 @@ from training.cli import main
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
-NAMES = ["digits", "ellipsoid", "cube", "cifar10", "cifar100", "google13", "dsa19", "npz"]
+NAMES = ["digits", "ellipsoid", "cube", "regression", "cifar10", "cifar100", "google13", "dsa19", "npz"]
 TINY = (
     "threads=1",
     "rounds=2",

@@ -10,7 +10,7 @@ import pytest
 
 from tests.training.toy import toy_data
 from training import Data, Split
-from training.data import cube, digits, ellipsoid, npz
+from training.data import cube, digits, ellipsoid, friedman, npz
 from training.data.arrays import stratified
 from training.errors import BadData
 
@@ -106,6 +106,8 @@ X, Y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
         ({"train": Split(X, Y + 1)}, "train y holds labels from 1 to 2, but there are 2 classes"),
         ({"train": Split(X, Y - 1)}, "train y holds labels from -1 to 0, but there are 2 classes"),
         ({"test": Split(np.zeros((4, 5), np.float32), Y)}, "do not have samples of one shape and dtype"),
+        ({"classes": (), "task": "regression"}, "classes must be one or more different names, not []."),
+        ({"classes": ("y",), "task": "regression"}, "must be floats of shape (4, 1)"),
     ],
 )
 def test_bad_arrays_are_one_sentence(changes: dict, sentence: str):
@@ -163,7 +165,9 @@ def test_npz_logits_stay_with_their_samples(tmp_path: Path):
         ({"labels": np.zeros(3)}, "holds labels, which nothing reads"),
         ({"train_logits": np.zeros((30, 3))}, "give both train_logits and test_logits"),
         ({"train_y": np.arange(20) % 3}, "train_x has 30 samples but train_y has 20 labels."),
-        ({"train_y": np.zeros(30)}, "train_y has shape (30,) and dtype float64, but must be labels."),
+        ({"train_y": np.zeros((30, 1), int)}, "train_y has shape (30, 1) and dtype int64, but must be labels;"),
+        ({"train_y": np.zeros((30, 1, 1))}, "train_y has shape (30, 1, 1) and dtype float64, but must be values (N,)"),
+        ({"train_y": np.full(30, np.nan)}, "train y holds NaN or infinity in "),
         ({"train_logits": np.zeros((29, 3)), "test_logits": np.zeros((9, 3))}, "train_logits has 29 rows for 30"),
         ({"train_y": np.arange(30) - 1}, "train_y holds the label -1, but labels count from 0."),
         ({"train_x": np.full((30, 4), np.inf, np.float32)}, "holds NaN or infinity"),
@@ -175,6 +179,32 @@ def test_a_bad_archive_is_one_sentence(tmp_path: Path, changes: dict, sentence: 
     with pytest.raises(BadData) as caught:
         npz.load(path, seed=0)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(("shape", "task"), [((30,), "auto"), ((30, 2), "auto"), ((30,), "regression")])
+def test_float_labels_are_values_of_a_regression(tmp_path: Path, shape: tuple[int, ...], task: str):
+    y = np.arange(np.prod(shape)).reshape(shape)
+    y = y if task == "regression" else y + 0.5
+    test_y = y[:9]
+    data, _ = npz.load(archive(tmp_path, train_y=y, test_y=test_y), seed=0, task=task)
+    assert data.task == "regression"
+    assert data.classes == tuple(f"output {index}" for index in range(data.train.y.shape[1]))
+    np.testing.assert_array_equal(data.test.y, test_y.reshape(9, -1))
+    assert sorted([*data.train.y[:, 0], *data.validation.y[:, 0]]) == sorted(y.reshape(30, -1)[:, 0])
+    assert (len(data.train), len(data.validation)) == (24, 6)
+
+
+def test_float_labels_are_refused_where_classes_were_asked_for(tmp_path: Path):
+    with pytest.raises(BadData, match="must be labels; floats are values of a regression, --set task=regression"):
+        npz.load(archive(tmp_path, train_y=np.zeros(30)), seed=0, task="classification")
+
+
+def test_friedman_is_its_formula_and_noise():
+    data = friedman.load(0)
+    x, y = data.train.x.astype(np.float64), data.train.y[:, 0]
+    clean = 10 * np.sin(np.pi * x[:, 0] * x[:, 1]) + 20 * (x[:, 2] - 0.5) ** 2 + 10 * x[:, 3] + 5 * x[:, 4]
+    assert abs((y - clean).mean()) < 0.06
+    assert (y - clean).std() == pytest.approx(friedman.NOISE, rel=0.04)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"not an archive", b"PK\x03\x04cut"])

@@ -85,9 +85,9 @@ def test_the_loss_is_the_weighted_mean_over_prefixes(tmp_path: Path):
     random = torch.Generator().manual_seed(0)
     averages, teacher_NL = [torch.randn(5, 3, generator=random) for _ in range(3)], torch.randn(5, 3, generator=random)
     each = [float(boosting.distillation_loss(average_NL, teacher_NL, 4.0)) for average_NL in averages]
-    alike = prefix_loss(toy_game(tmp_path).config, averages, teacher_NL)
+    alike = prefix_loss(toy_game(tmp_path), averages, teacher_NL)
     assert float(alike) == pytest.approx(sum(each) / 3)
-    early = prefix_loss(toy_game(tmp_path, refine_emphasis=-1.0).config, averages, teacher_NL)
+    early = prefix_loss(toy_game(tmp_path, refine_emphasis=-1.0), averages, teacher_NL)
     assert float(early) == pytest.approx((each[0] + each[1] / 2 + each[2] / 3) / (1 + 1 / 2 + 1 / 3))
     assert prefix_weights(2, 1.0) == pytest.approx([1 / 3, 2 / 3])
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training import flops
 from training.data import Split
 from training.ensemble import BATCH
+from training.evaluate import rmse
 from training.game import Game
 
 Answer = tuple[nn.Module, ...]
@@ -21,14 +22,15 @@ Answer = tuple[nn.Module, ...]
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Cost in FLOPs per sample, and accuracy on the test part."""
+    """Cost in FLOPs per sample, and what it buys on the test part."""
 
     flops: float
-    accuracy: float
+    score: float
+    """Accuracy; of a regression the RMSE in the unit of the labels."""
 
 
 def measure(game: Game, answers: Sequence[Answer]) -> list[Point]:
-    """Cost and test accuracy of each answer; a network that is part of several is run once."""
+    """Cost and test score of each answer; a network that is part of several is run once."""
     sample = torch.from_numpy(game.data.test.x[:1]).to(game.device)
     networks = {id(network): network for answer in answers for network in answer}
     cost = {key: flops.count(network, sample).total for key, network in networks.items()}
@@ -36,7 +38,7 @@ def measure(game: Game, answers: Sequence[Answer]) -> list[Point]:
     return [
         Point(
             sum(cost[id(network)] for network in answer),
-            accuracy(torch.stack([logits[id(network)] for network in answer]).mean(dim=0), game.data.test.y),
+            score(game, torch.stack([logits[id(network)] for network in answer]).mean(dim=0), game.data.test),
         )
         for answer in answers
     ]
@@ -51,6 +53,13 @@ def logits_of(game: Game, network: nn.Module, split: Split) -> Tensor:
             for start in range(0, len(split), BATCH)
         ]
     return torch.cat(parts).cpu()
+
+
+def score(game: Game, outputs_NL: Tensor, split: Split) -> float:
+    """Accuracy, or RMSE of a regression, of outputs on the CPU as the game sees them."""
+    if game.data.task == "regression":
+        return rmse(game.task.restore(outputs_NL.to(game.device)).cpu().numpy(), split.y)
+    return accuracy(outputs_NL, split.y)
 
 
 def accuracy(logits_NL: Tensor, y: npt.NDArray[np.integer]) -> float:

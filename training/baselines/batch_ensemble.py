@@ -46,7 +46,7 @@ def batch_ensemble(game: Game, model_class: ModelClass, members: int) -> list[An
         ("BatchEnsemble",),
         f"BatchEnsemble of {members}",
     )
-    own = tuple(LogitsOnly(_materialise(network).finish(), model_class.name) for network in networks)
+    own = tuple(LogitsOnly(game.task.finish(_materialise(network)), model_class.name) for network in networks)
     return [own[:k] for k in range(1, members + 1)]
 
 

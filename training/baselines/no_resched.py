@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from training import ranks
-from training.baselines.answer import Answer, accuracy, logits_of
+from training.baselines.answer import Answer, logits_of, score
 from training.baselines.single import cost_of, distil_single, widest
-from training.boosting import distillation_loss
 from training.data import Split
 from training.game import Game
 from training.networks import LogitsOnly, ModelClass
@@ -40,9 +39,9 @@ def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
 
 
 def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
-    """What is chosen by: validation accuracy, and where that ties the distillation loss, negated."""
+    """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
     mine = Split(ranks.share(game.data.validation.x), ranks.share(game.data.validation.y))
     logits_NL = logits_of(game, network, mine)
-    loss = distillation_loss(logits_NL, game.target.validation_NL.cpu(), game.config.temperature)
-    correct = torch.tensor(accuracy(logits_NL, mine.y), dtype=torch.float64)
-    return float(ranks.mean(correct, len(mine))), -float(ranks.mean(loss, len(mine)))
+    loss = ranks.mean(game.task.loss(logits_NL, game.target.validation_NL.cpu()), len(mine))
+    found = ranks.mean(torch.tensor(score(game, logits_NL, mine), dtype=torch.float64), len(mine))
+    return (-1 if game.data.task == "regression" else 1) * float(found), -float(loss)

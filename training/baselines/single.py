@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from training import boosting, flops
+from training import flops
 from training.determinism import derive_seed, seeded
 from training.find_wl import schedule_of
 from training.fitting import Fitting, Schedule
@@ -30,7 +30,7 @@ def distil_single(game: Game, model_class: ModelClass, name: str, k: int, of: in
     """Plain distillation of a fresh network of the class; `name` and `k` decide its seeds."""
     network = build(game, model_class, name, k)
     fit(game, network, lambda x: [network(x)[0]], (name, k), f"{name} {k} of {of}")
-    return LogitsOnly(network.finish(), model_class.name)
+    return LogitsOnly(game.task.finish(network), model_class.name)
 
 
 def fit(
@@ -49,13 +49,13 @@ def fit(
         purpose: what the order of the samples is drawn for.
         phase: what the reporter is told.
     """
-    views, temperature = game.views(), game.config.temperature
+    views = game.views()
 
     def loss(batch: Tensor) -> Tensor:
         x, teacher_NL = game.look(views, batch)
         with game.autocast():
             answered = answers(x)
-        losses = [boosting.distillation_loss(logits_NL.float(), teacher_NL, temperature) for logits_NL in answered]
+        losses = [game.task.loss(logits_NL.float(), teacher_NL) for logits_NL in answered]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)

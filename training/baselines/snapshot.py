@@ -20,5 +20,5 @@ def snapshot(game: Game, model_class: ModelClass, members: int) -> list[Answer]:
     for k in range(1, members + 1):
         network.requires_grad_(True)
         fit(game, network, lambda x: [network(x)[0]], ("snapshot", k), f"snapshot {k} of {members}")
-        snapshots.insert(0, LogitsOnly(copy.deepcopy(network).finish(), model_class.name))
+        snapshots.insert(0, LogitsOnly(game.task.finish(copy.deepcopy(network)), model_class.name))
     return [tuple(snapshots[:k]) for k in range(1, members + 1)]

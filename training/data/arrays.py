@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bundle.record import Task
 from training.errors import BadData
 
 INPUT_DTYPES = ("uint8", "float32")
@@ -16,10 +17,13 @@ INPUT_DTYPES = ("uint8", "float32")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Raw samples x (N, *shape), uint8 or float32, and labels y (N,), integers from 0."""
+    """Raw samples x (N, *shape), uint8 or float32, and labels y.
+
+    Labels are classes (N,), integers from 0; or for a regression values (N, L), floats.
+    """
 
     x: npt.NDArray[Any]
-    y: npt.NDArray[np.integer[Any]]
+    y: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.y)
@@ -27,7 +31,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Data:
-    """A classification data set in three parts that are kept apart.
+    """A data set in three parts that are kept apart.
 
     Members are trained on `train`, every choice (acceptance, tuning) is made on `validation`, and `test` is
     only measured.
@@ -40,15 +44,18 @@ class Data:
     validation: Split
     test: Split
     classes: tuple[str, ...]
-    """Names of the classes, in the order of their labels."""
+    """Names of the classes, in the order of their labels; of a regression, of its outputs."""
+    task: Task = "classification"
     sequences: bool = False
     """Whether samples (T, F) are T steps in time of F features, each with a scale of its own; otherwise an image."""
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise BadData(f"classes must be two or more different names, not {list(self.classes)}.")
+        fewest, words = (2, "two") if self.task == "classification" else (1, "one")
+        if len(self.classes) < fewest or len(set(self.classes)) != len(self.classes):
+            raise BadData(f"classes must be {words} or more different names, not {list(self.classes)}.")
         for name, split in self.splits().items():
-            check_split(name, split, len(self.classes))
+            check_samples(name, split)
+            (check_classes if self.task == "classification" else check_values)(name, split, len(self.classes))
         shapes = {name: (split.x.shape[1:], split.x.dtype.name) for name, split in self.splits().items()}
         if len(set(shapes.values())) != 1:
             raise BadData(f"The parts do not have samples of one shape and dtype: {shapes}.")
@@ -68,27 +75,52 @@ class Data:
         """Hash of every array with its shape and dtype, and of the class names."""
         digest = hashlib.sha256(repr(self.classes).encode())
         for name, split in self.splits().items():
-            for array in (split.x, split.y.astype(np.int64)):
+            y = split.y.astype(np.int64 if self.task == "classification" else np.float64)
+            for array in (split.x, y):
                 digest.update(f"{name}{array.shape}{array.dtype.str}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
 
 
-def check_split(name: str, split: Split, classes: int) -> None:
-    """Raise BadData, in one sentence, when one part cannot be trained or measured on."""
+def check_samples(name: str, split: Split) -> None:
+    """Raise BadData, in one sentence, when one part's samples cannot be trained or measured on."""
     x, y = split.x, split.y
     if x.dtype.name not in INPUT_DTYPES:
         raise BadData(f"{name} x has dtype {x.dtype}, but must be one of {', '.join(INPUT_DTYPES)}.")
     if x.ndim < 2 or 0 in x.shape:
         raise BadData(f"{name} x has shape {x.shape}, but must be (samples, ...) and not empty.")
-    if y.ndim != 1 or y.dtype.kind not in "iu":
-        raise BadData(f"{name} y has shape {y.shape} and dtype {y.dtype}, but must be one integer label a sample.")
     if len(x) != len(y):
         raise BadData(f"{name} has {len(x)} samples x but {len(y)} labels y.")
     if not np.isfinite(x).all():
         raise BadData(f"{name} x holds NaN or infinity in {int((~np.isfinite(x)).sum())} places.")
+
+
+def check_classes(name: str, split: Split, classes: int) -> None:
+    """Raise BadData when labels are not integers from 0 below `classes`."""
+    y = split.y
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise BadData(f"{name} y has shape {y.shape} and dtype {y.dtype}, but must be one integer label a sample.")
     if y.min() < 0 or y.max() >= classes:
         raise BadData(f"{name} y holds labels from {y.min()} to {y.max()}, but there are {classes} classes (from 0).")
+
+
+def check_values(name: str, split: Split, outputs: int) -> None:
+    """Raise BadData when labels are not finite values (N, outputs)."""
+    y = split.y
+    if y.shape != (len(split.x), outputs) or y.dtype.kind != "f":
+        raise BadData(
+            f"{name} y has shape {y.shape} and dtype {y.dtype}, "
+            f"but must be floats of shape ({len(split.x)}, {outputs})."
+        )
+    if not np.isfinite(y).all():
+        raise BadData(f"{name} y holds NaN or infinity in {int((~np.isfinite(y)).sum())} places.")
+
+
+def drawn(samples: int, share: float, seed: int) -> npt.NDArray[np.bool_]:
+    """A mask of about `share` of the samples, drawn by `seed`."""
+    mask = np.zeros(samples, dtype=np.bool_)
+    mask[np.random.default_rng(seed).permutation(samples)[: round(share * samples)]] = True
+    return mask
 
 
 def stratified(y: npt.NDArray[np.integer[Any]], share: float, seed: int) -> npt.NDArray[np.bool_]:

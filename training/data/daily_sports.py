@@ -64,9 +64,9 @@ def load(path: Path, seed: int) -> Data:
         raise BadData(f"{path} has no segments data/aXX/pY/sZZ.txt of subject {', '.join(map(str, absent))}.")
     ends = np.cumsum(list(PARTS.values()))[:-1]
     groups = np.split(permuted_subjects(seed), ends)
-    masks = [np.isin(subject, group) for group in groups]
-    parts = dict(zip(PARTS, [Split(x[mask], y[mask]) for mask in masks], strict=True))
-    return Data(**parts, classes=CLASSES, sequences=True)
+    parts = dict(zip(PARTS, [np.isin(subject, group) for group in groups], strict=True))
+    train, validation, test = (Split(x[parts[name]], y[parts[name]]) for name in ("train", "validation", "test"))
+    return Data(train=train, validation=validation, test=test, classes=CLASSES, sequences=True)
 
 
 def permuted_subjects(seed: int) -> npt.NDArray[np.int64]:

@@ -49,7 +49,8 @@ def load(path: Path) -> Data:
     y = np.array([label_of(path, name) for name in names], dtype=np.int64)
     masks = {part: np.array([name in listed for name in names]) for part, listed in parts.items()}
     masks["train"] = ~(masks["validation"] | masks["test"])
-    return Data(**{part: Split(x[mask], y[mask]) for part, mask in masks.items()}, classes=CLASSES, sequences=True)
+    train, validation, test = (Split(x[masks[part]], y[masks[part]]) for part in ("train", "validation", "test"))
+    return Data(train=train, validation=validation, test=test, classes=CLASSES, sequences=True)
 
 
 def label_of(path: Path, name: str) -> int:

@@ -93,13 +93,25 @@ class StagedNetwork(nn.Module):
 
         Once only: centring centred weights again would move their last bits.
         """
-        last = self.head[-1]
-        if not isinstance(last, nn.Linear):
-            raise TypeError("the head of a member must end in nn.Linear")
+        last = self._last_layer()
         with torch.no_grad():
             last.weight.sub_(last.weight.mean(dim=0, keepdim=True))
             last.bias.sub_(last.bias.mean())
         return self.freeze()
+
+    def rescale(self, shift_L: Tensor, scale_L: Tensor) -> Self:
+        """Fold ``shift + scale * outputs`` into the last layer."""
+        last = self._last_layer()
+        with torch.no_grad():
+            last.weight.mul_(scale_L.to(last.weight.device)[:, None])
+            last.bias.mul_(scale_L.to(last.bias.device)).add_(shift_L.to(last.bias.device))
+        return self
+
+    def _last_layer(self) -> nn.Linear:
+        last = self.head[-1]
+        if not isinstance(last, nn.Linear):
+            raise TypeError("the head of a member must end in nn.Linear")
+        return last
 
     def freeze(self) -> Self:
         """Fix every value: eval mode, no gradients left and none to come."""

@@ -22,6 +22,8 @@ class NpzConfig(PublishedConfig):
     """Archive with train_x, train_y, test_x, test_y, and perhaps train_logits, test_logits."""
     family: Literal["auto", "fully_connected", "convolutional", "resnet", "densenet", "lstm", "gru"] = "auto"
     """Of teacher and members; `auto`: convolutional for (N, H, W) and (N, C, H, W), fully connected for the rest."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """`auto`: float labels are values of a regression, integers are classes."""
 
 
 # As for the digits: the paper's own settings seldom find a second weak learner, and then stop.
@@ -43,7 +45,7 @@ def prepare(config: RecipeConfig) -> Prepared:
     """Networks of the chosen family; for lstm and gru the samples are sequences (N, T, F)."""
     if not isinstance(config, NpzConfig):
         raise TypeError("the npz recipe needs an NpzConfig")
-    data, logits = npz.load(config.data, config.seed, sequences=config.family in {"lstm", "gru"})
+    data, logits = npz.load(config.data, config.seed, sequences=config.family in {"lstm", "gru"}, task=config.task)
     family = config.family
     if family == "auto":
         family = "convolutional" if len(data.input_shape) in {2, 3} else "fully_connected"

@@ -33,7 +33,7 @@ def ensemble_points(game: Game, ensemble: Ensemble, stopwatch: Stopwatch | None)
 
 def baseline_points(game: Game, answers: Sequence[Answer], stopwatch: Stopwatch | None) -> Points:
     """One point for each answer, on the test part; with times if there is a stopwatch."""
-    points: Points = [{"flops": point.flops, "accuracy": point.accuracy} for point in measure(game, answers)]
+    points: Points = [{"flops": point.flops, "accuracy": point.score} for point in measure(game, answers)]
     return _timed(points, stopwatch.answers(answers)) if stopwatch else points
 
 

@@ -1,0 +1,109 @@
+"""What classification and regression do differently; all of the game besides is the same for both.
+
+Shape suffixes: N samples, L labels: classes of a classifier, outputs of a regression. The game (residuals, weights,
+Definition 1, the barrier) is played on centred logits, or on values standardised by the teacher's mean and spread.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from training import boosting
+from training.networks import StagedNetwork
+
+
+class Task(Protocol):
+    """How outputs are compared, and how the game's outputs relate to those that are served."""
+
+    def standardise(self, teacher_NL: Tensor) -> Tensor:
+        """The teacher's outputs as the game sees them."""
+
+    def gauge(self, outputs_NL: Tensor) -> Tensor:
+        """A member's outputs without what the answer does not depend on."""
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+        """L_task of Eq. 6, towards the teacher; both as the game sees them; a scalar."""
+
+    def restore(self, outputs_NL: Tensor) -> Tensor:
+        """The game's outputs as they are served."""
+
+    def finish(self, network: StagedNetwork) -> StagedNetwork:
+        """A trained network, gauged and frozen."""
+
+    def served(self, network: StagedNetwork) -> StagedNetwork:
+        """The network whose outputs are those that are served."""
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """Outputs are logits: softmax does not see a shift of a sample's logits, so they are centred."""
+
+    temperature: float
+
+    def standardise(self, teacher_NL: Tensor) -> Tensor:
+        """Centred."""
+        return boosting.centre(teacher_NL)
+
+    def gauge(self, outputs_NL: Tensor) -> Tensor:
+        """Centred."""
+        return boosting.centre(outputs_NL)
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+        """Distillation at the temperature."""
+        return boosting.distillation_loss(outputs_NL, teacher_NL, self.temperature)
+
+    def restore(self, outputs_NL: Tensor) -> Tensor:
+        """As they are."""
+        return outputs_NL
+
+    def finish(self, network: StagedNetwork) -> StagedNetwork:
+        """The centring goes into the last layer."""
+        return network.finish()
+
+    def served(self, network: StagedNetwork) -> StagedNetwork:
+        """As it is."""
+        return network
+
+
+@dataclass(frozen=True, slots=True)
+class Regression:
+    """Outputs are values, of which a shift is no matter of gauge; served as ``shift + scale * standardised``."""
+
+    shift_L: Tensor
+    scale_L: Tensor
+
+    @classmethod
+    def of(cls, values_NL: Tensor) -> Self:
+        """Mean and standard deviation of each output; an output that is constant keeps its scale."""
+        deviation_L = values_NL.double().std(dim=0, correction=0)
+        scale_L = torch.where(deviation_L < 1e-6 * values_NL.abs().amax(dim=0).clamp(min=1), 1.0, deviation_L)
+        return cls(values_NL.double().mean(dim=0).float(), scale_L.float())
+
+    def standardise(self, teacher_NL: Tensor) -> Tensor:
+        """In standard deviations from the mean."""
+        return (teacher_NL - self.shift_L) / self.scale_L
+
+    def gauge(self, outputs_NL: Tensor) -> Tensor:
+        """As they are: a shift changes the answer."""
+        return outputs_NL
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+        """Mean squared difference."""
+        return boosting.squared_loss(outputs_NL, teacher_NL)
+
+    def restore(self, outputs_NL: Tensor) -> Tensor:
+        """In the unit of the labels."""
+        return self.shift_L + self.scale_L * outputs_NL
+
+    def finish(self, network: StagedNetwork) -> StagedNetwork:
+        """Nothing to gauge."""
+        return network.freeze()
+
+    def served(self, network: StagedNetwork) -> StagedNetwork:
+        """A copy with scale and shift in the last layer: the mean of members in units is the mean, in units."""
+        return copy.deepcopy(network).rescale(self.shift_L, self.scale_L)
