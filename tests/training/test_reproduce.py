@@ -248,6 +248,7 @@ CPU_SIZED = (
     "max_search=1",
     "epochs=1",
     "teacher_epochs=1",
+    "refine_epochs=1",
     "batch_size=64",
     "teacher_widths=2,4",
     "teacher_blocks=1",
