@@ -210,6 +210,13 @@ class Manifest(Record):
         return tuple(member.chunk for member in self.members if member.chunk)
 
     @property
+    def averaged(self) -> tuple[Prefix, ...]:
+        """The prefixes whose answer is a running average: all but that of a last stage that replaces it."""
+        return tuple(
+            prefix for prefix, member in zip(self.prefixes, self.members, strict=True) if member.combine == "mean"
+        )
+
+    @property
     def chunk_input(self) -> Tensor:
         """The raw input of a chunk graph: the bundle's, `chunk_steps` steps long."""
         if self.chunk_steps is None:

@@ -67,7 +67,11 @@ def create_app(
         BundleError: a bundle cannot be opened, or there is none.
         DeviceUnavailable: the wanted device cannot be had.
     """
-    replacement = new_executor or (lambda: open_executor(settings.device, settings.cpu_threads or None))
+
+    def on_the_device() -> Executor:
+        return open_executor(settings.device, settings.cpu_threads or None, settings.gpu_member_mib * 2**20)
+
+    replacement = new_executor or on_the_device
     context = _assemble(
         settings,
         executor or replacement(),
@@ -141,6 +145,7 @@ def _assemble(
         rows_in_flight=lambda: gate.rows_in_flight,
         kept_requests=lambda: len(kept),
         kept_bytes=lambda: kept.size,
+        ungraphed_members=lambda: host.executor.ungraphed,
         ready=lambda: context.ready,
         device_thread_alive=lambda: worker.alive,
     )

@@ -153,8 +153,8 @@ def state_bytes(manifest: Manifest, rows: int) -> int:
     total = len(manifest.members)
     activations = max((_live_bytes(manifest, depth) for depth in range(1, total)), default=0)
     sample = _bytes(manifest.input.dtype, manifest.input.shape)
-    # The running sum and the published answer in float32, and the winning class after each member.
-    answers = 2 * 4 * len(manifest.classes) + 8 * total
+    # The running sum and the published answer, and the winning class after each member.
+    answers = 2 * _logits_bytes(manifest) + 8 * total
     return rows * (sample + activations + answers)
 
 
@@ -167,6 +167,11 @@ def _live_bytes(manifest: Manifest, depth: int) -> int:
         if link.from_member < depth
     }
     return sum(live.values())
+
+
+def _logits_bytes(manifest: Manifest) -> int:
+    first = manifest.members[0]
+    return sum(_bytes(output.dtype, output.shape) for output in first.outputs if output.name == first.logits)
 
 
 def _bytes(dtype: str, shape: tuple[int, ...]) -> int:

@@ -168,6 +168,7 @@ class Metrics:
         rows_in_flight: Callable[[], float],
         kept_requests: Callable[[], float],
         kept_bytes: Callable[[], float],
+        ungraphed_members: Callable[[], float],
         ready: Callable[[], float],
         device_thread_alive: Callable[[], float],
     ) -> None:
@@ -177,6 +178,7 @@ class Metrics:
             ("rows_in_flight", "Rows admitted and not answered.", rows_in_flight),
             ("kept_requests", "Answered requests that can be continued.", kept_requests),
             ("kept_bytes", "What their states may hold.", kept_bytes),
+            ("ungraphed_members", "Members that run without CUDA graphs on a CUDA device.", ungraphed_members),
             ("ready", "1 once all members have been measured.", ready),
             ("device_thread_alive", "1 while the thread that runs members lives.", device_thread_alive),
         ):

@@ -169,17 +169,17 @@ class Repository:
 
     def _move_traffic(self, deployment: Deployment) -> None:
         name = deployment.manifest.name
-        if deployment in self._deployments.versions(name):
-            return
-        replaced = [one for one in self._deployments.versions(name) if one.key not in self._pinned]
-        self._retiring.pop(deployment.key, None)
-        deployment.retired = False
-        self._metrics.serve(deployment.key, deployment.manifest)
-        self._deployments.add(deployment)
+        present = self._deployments.versions(name)
+        if deployment not in present:
+            self._retiring.pop(deployment.key, None)
+            deployment.retired = False
+            self._metrics.serve(deployment.key, deployment.manifest)
+            self._deployments.add(deployment)
+            self._seen[name] = max(self._seen.get(name, 0), deployment.manifest.version)
+            self._metrics.loaded("loaded")
+        replaced = [one for one in present if one is not deployment and one.key not in self._pinned]
         for old in replaced:
             self._retire(old)
-        self._seen[name] = max(self._seen.get(name, 0), deployment.manifest.version)
-        self._metrics.loaded("loaded")
         log.info("serving %s; retired: %s", deployment.key, ", ".join(old.key for old in replaced) or "none")
 
     def _retire(self, deployment: Deployment) -> None:
@@ -210,7 +210,9 @@ class Repository:
         """Say why a version is not served: in the log, the metrics, and `GET /models`."""
         if version is None:
             version = max(await asyncio.to_thread(list_versions, self._models_dir, name), default=None)
-        mark = await asyncio.to_thread(_mark, self._models_dir / name / str(version))
+        # A bundle that the device thread died on may be sound: it is tried again, changed or not.
+        bad = not isinstance(error, WorkerStopped)
+        mark = await asyncio.to_thread(_mark, self._models_dir / name / str(version)) if bad else ()
         detail = without_folder(error, self._models_dir)
         self._failures[name] = Failure(name, version, detail, mark)
         self._metrics.loaded("failed")

@@ -84,6 +84,10 @@ class Settings(BaseSettings):
     """Threads that one member may use on the CPU; 0 leaves one core to the event loop and takes the rest. Raise it
     for large members, lower it when other programs share the machine."""
 
+    gpu_member_mib: Annotated[int, Field(ge=0)] = 0
+    """Device memory that one member may take on a GPU, beside its weights, in MiB; 0 sets no bound. Bound it when other
+    programs share the GPU; a member that needs more fails."""
+
     max_batch_rows: Count = 64
     """Rows that one step may hold. Larger batches raise throughput and make each step longer, so that a request
     that comes in while one is running waits longer for its first member."""

@@ -45,9 +45,14 @@ def log_weights(S_NL: Tensor, eta: float) -> tuple[Tensor, Tensor]:
     In log space because ``exp(eta S)`` overflows fp32 from 88.7 on; jointly because normalising the two
     matrices apart changes which of the two is larger.
     """
-    scaled_NL = eta * S_NL.double()
-    log_Z_L = ranks.logsumexp(torch.logaddexp(scaled_NL, -scaled_NL))
+    scaled_NL, log_Z_L = eta * S_NL.double(), log_normaliser(S_NL, eta)
     return -scaled_NL - log_Z_L, scaled_NL - log_Z_L
+
+
+def log_normaliser(S_NL: Tensor, eta: float) -> Tensor:
+    """``log Z`` of :func:`log_weights`, (L,) in fp64."""
+    scaled_NL = eta * S_NL.double()
+    return ranks.logsumexp(torch.logaddexp(scaled_NL, -scaled_NL))
 
 
 def wanted_sign(S_NL: Tensor) -> Tensor:
@@ -81,21 +86,40 @@ def effective_samples(S_NL: Tensor, eta: float) -> float:
     return float(torch.stack(sizes).min().exp())
 
 
-def barrier(l_NL: Tensor, sign_NL: Tensor, B: float) -> Tensor:
+def imbalance(S_NL: Tensor, eta: float, log_Z_L: Tensor, samples: int) -> Tensor:
+    """``N |K+ - K-|`` of some samples, (n, L) in fp64, where `log_Z_L` is that of all N.
+
+    Times N, so that the mean over a batch is an unbiased estimate of Definition 1's sum; in log space, because
+    ``2 sinh(eta |S|)`` overflows.
+    """
+    scaled_NL = eta * S_NL.abs().double()
+    return samples * (scaled_NL + torch.log1p(-torch.exp(-2 * scaled_NL)) - log_Z_L).exp()
+
+
+def barrier(
+    l_NL: Tensor, sign_NL: Tensor, B: float, *, weights_NL: Tensor | float = 1.0, cap_NL: Tensor | float = math.inf
+) -> Tensor:
     """Second term of Eq. 6 without its 1/gamma: mean of ``-log(1 + sign * l / 2B)``; a scalar.
 
     Ties (sign 0) contribute exactly nothing, to the value and to the gradient. Near its pole at
     ``sign * l = -2B`` the logarithm is continued by its tangent, so value and slope stay finite.
 
+    Two variants, neither in the paper: with weights from :func:`imbalance` its slope at ``l = 0`` is that of
+    Definition 1's sum over 2B, where Eq. 6 counts every sample alike; with a cap it saturates, where Eq. 6 rewards
+    ever larger residuals of the right sign.
+
     Args:
         l_NL: residuals of the candidate on a batch.
         sign_NL: :func:`wanted_sign` of the same samples.
         B: bound on the centred logits, ``B >= max(|f|, |g|)``.
+        weights_NL: factor of each pair.
+        cap_NL: value of ``sign * l`` beyond which there is no further reward, nor a gradient.
     """
-    u_NL = 1 + sign_NL * l_NL / (2 * B)
+    towards_NL = (sign_NL * l_NL).clamp(max=cap_NL)
+    u_NL = 1 + towards_NL / (2 * B)
     inside_NL = u_NL.clamp(min=POLE_DISTANCE).log()
     tangent_NL = math.log(POLE_DISTANCE) + (u_NL - POLE_DISTANCE) / POLE_DISTANCE
-    return -torch.where(u_NL >= POLE_DISTANCE, inside_NL, tangent_NL).mean()
+    return -(weights_NL * torch.where(u_NL >= POLE_DISTANCE, inside_NL, tangent_NL)).mean()
 
 
 def distillation_loss(logits_NL: Tensor, teacher_NL: Tensor, temperature: float) -> Tensor:
@@ -111,6 +135,14 @@ def distillation_loss(logits_NL: Tensor, teacher_NL: Tensor, temperature: float)
 def squared_loss(values_NL: Tensor, teacher_NL: Tensor) -> Tensor:
     """Mean over samples and labels of the squared difference: L_task of a regression."""
     return ((values_NL - teacher_NL) ** 2).mean()
+
+
+def label_loss(logits_NL: Tensor, y_N: Tensor, alpha: float) -> Tensor:
+    """``alpha CE(y)``, mixed into the distillation loss: a student need not repeat the teacher's mistakes.
+
+    Nothing is computed, and exactly 0 returned, for ``alpha = 0``, which is the paper.
+    """
+    return alpha * torch.nn.functional.cross_entropy(logits_NL, y_N) if alpha else logits_NL.new_zeros(())
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,7 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"train-ensemble: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("train-ensemble: interrupted; the same command with --resume goes on.", file=sys.stderr)
+        again = "the same command" if words[:1] == [REPRODUCE] else "the same command with --resume"
+        print(f"train-ensemble: interrupted; {again} goes on.", file=sys.stderr)
         return INTERRUPTED
     return 0
 
@@ -123,6 +124,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, metavar="N", help="decides everything random (0)")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to train (auto)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting; repeatable")
+    parser.add_argument(
+        "--with-teacher", action="store_true", help="append the teacher as a last stage, for requests with time for it"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run of the same command")
     parser.add_argument(
         "--no-picture",
@@ -139,7 +143,7 @@ def _settings(options: argparse.Namespace) -> tuple[Recipe, RecipeConfig]:
     if recipe is None:
         named = f"There is no recipe {options.recipe!r}" if options.recipe else "A recipe is needed"
         raise BadConfig(f"{named}; there are: {', '.join(RECIPES)}.")
-    flags = {"seed": options.seed, "device": options.device}
+    flags = {"seed": options.seed, "device": options.device, "with_teacher": "true" if options.with_teacher else None}
     given = [f"{key}={value}" for key, value in flags.items() if value is not None]
     return recipe, recipe.config.override([*options.set, *given])
 
@@ -155,9 +159,9 @@ def _prepare_game(prepared: Prepared, config: RecipeConfig, checkpoint: Checkpoi
 def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> None:
     """Train the baselines of equal cost, and draw them with the ensemble."""
     total = manifest.teacher.flops or sum(member.flops for member in manifest.members)
-    budgets = [prefix.flops_fraction * total for prefix in manifest.prefixes]
+    budgets = [prefix.flops_fraction * total for prefix in manifest.averaged]
     single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
-    independent = measure(game, resched(game, prepared.classes[0], len(manifest.members)))
+    independent = measure(game, resched(game, prepared.classes[0], len(budgets)))
     oracle = measure(game, no_resched(game, [single], budgets))
     if ranks.first():
         write_report(picture, manifest, independent, oracle, total)

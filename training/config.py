@@ -29,6 +29,7 @@ MINIMUM = {
     "teacher_blocks": 1,
     "member_blocks": 1,
     "refine_epochs": 0,
+    "label_weight": 0,
     "refine_emphasis": -10,
 }
 """Smallest value of a key; what is not here and is a float must be positive."""
@@ -71,6 +72,13 @@ class Config:
     """Softens both sides of the distillation loss."""
     task_loss: Literal["member", "running_average"] = "member"
     """What the distillation loss judges: the new member alone (Eq. 6), or the prefix that it completes."""
+    barrier: Literal["literal", "weighted", "saturating"] = "literal"
+    """`literal`: Eq. 6; `weighted`: each sample and label counts with |K+ - K-|, as in Definition 1; `saturating`: no
+    reward for more than undoing the residual so far."""
+    label_weight: float = 0.0
+    """alpha: how much cross-entropy on the labels is added to every distillation loss; 0 as in the paper."""
+    with_teacher: bool = False
+    """Append the teacher as a last stage that replaces the answer, for requests with time for it."""
     on_failure: Literal["stop", "best"] = "stop"
     """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
     augment: Augmentation = "none"
@@ -172,6 +180,10 @@ def _parse(key: str, text: str, kind: type) -> object:
         raise BadConfig(f"{key}={text!r} is none of: {', '.join(choices)}.")
     if choices or kind is str:
         return text
+    if kind is bool:
+        if text not in ("true", "false"):
+            raise BadConfig(f"{key}={text!r} is neither true nor false.")
+        return text == "true"
     try:
         if typing.get_origin(kind) is tuple:
             part_kind = typing.get_args(kind)[0]

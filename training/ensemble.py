@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bundle import Round
+from training import boosting
 from training.errors import TrainingError
 from training.networks import StagedNetwork
 from training.tasks import Task
@@ -141,6 +142,7 @@ class Ensemble:
         self.members: list[TrainedMember] = []
         self.S_train_NL = torch.zeros_like(train_NL, dtype=torch.float64)
         self.S_validation_NL = torch.zeros_like(validation_NL, dtype=torch.float64)
+        self._log_Z: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.members)
@@ -159,3 +161,10 @@ class Ensemble:
         ):
             S_NL.add_(features.extend(member).double() - teacher_NL)
         self.members.append(member)
+        self._log_Z = None
+
+    def log_Z(self, eta: float) -> Tensor:
+        """:func:`training.boosting.log_normaliser` of the training residuals, (L,); computed once a round."""
+        if self._log_Z is None:
+            self._log_Z = boosting.log_normaliser(self.S_train_NL, eta)
+        return self._log_Z

@@ -7,6 +7,7 @@ Every graph is run through onnxruntime on real validation samples before it is a
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import logging
 import warnings
@@ -24,7 +25,7 @@ from torch.export import Dim
 from bundle import Connection
 from bundle import Tensor as Edge
 from training.ensemble import Ensemble, TrainedMember
-from training.errors import ExportError
+from training.errors import BadTeacher, ExportError
 from training.networks import StagedNetwork
 
 INPUT = "x"
@@ -129,6 +130,45 @@ def export_plain(network: nn.Module, samples: Tensor) -> bytes:
     if recurrent:
         set_steps(model, samples.shape[1])
     return strip(model)
+
+
+class _Plain(nn.Module):
+    """Somebody's network, its input called `x`, its logits in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor]:
+        """The logits alone, as a member's graph would give them."""
+        logits_NL: Tensor = self.network(x)
+        return (logits_NL.float(),)
+
+
+def export_teacher(network: nn.Module, samples: Tensor) -> Graph:
+    """A whole teacher as a graph that reads nobody, checked against torch as every member is.
+
+    Args:
+        network: from raw samples to logits; left as it is, the graph is made from a copy.
+        samples: raw validation samples.
+
+    Raises:
+        BadTeacher: it cannot be exported.
+        ExportError: the graph does not compute what torch does.
+    """
+    plain = _Plain(copy.deepcopy(network)).cpu().eval()
+    taken = samples[: max(PARITY_BATCHES)].cpu()
+    try:
+        content = export_plain(plain, taken)
+    except Exception as error:
+        raise BadTeacher(
+            f"The teacher cannot be a stage of the bundle, because its export to ONNX failed ({type(error).__name__}): "
+            "give a network that torch.onnx can trace, or leave with_teacher out."
+        ) from error
+    _check_parity("the teacher", content, plain, taken, [])
+    with torch.no_grad():
+        (logits_NL,) = plain(taken[:1])
+    return Graph(content, (), (Edge(name=LOGITS, dtype="float32", shape=tuple(logits_NL.shape[1:])),))
 
 
 def _example(value: Tensor, *, recurrent: bool) -> Tensor:

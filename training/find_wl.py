@@ -130,7 +130,6 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, s
     wants is a matter of the weights K, which are of the samples as they are in any case.
     """
     config, teacher_NL, S_NL = game.config, ensemble.teacher_train_NL[batch], ensemble.S_train_NL[batch]
-    sign_NL = boosting.wanted_sign(S_NL).float()
     if seen is not None:
         teacher_NL, S_NL = seen.teacher_NL, seen.S_NL
     l_NL = game.task.gauge(logits_NL) - teacher_NL
@@ -138,8 +137,26 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, s
     if config.task_loss == "running_average":
         k = len(ensemble) + 1
         judged_NL = (S_NL.float() + l_NL) / k
-    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL)
-    return task + boosting.barrier(l_NL, sign_NL, game.B) / config.gamma
+    task = k**2 * game.task.loss(teacher_NL + judged_NL, teacher_NL, game.target.train_y_N[batch])
+    return task + barrier_loss(game, ensemble, l_NL, batch) / config.gamma
+
+
+def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) -> Tensor:
+    """The barrier of Eq. 6 on a batch, in the variant that the settings name.
+
+    `literal` is the paper's. `weighted` multiplies each pair by ``N |K+ - K-|``, so that the barrier pushes where
+    Definition 1 looks. `saturating` stops at ``|l| = |S|``, where the member has undone the residual before it.
+    """
+    S_NL = ensemble.S_train_NL[batch]
+    sign_NL = boosting.wanted_sign(S_NL).float()
+    match game.config.barrier:
+        case "literal":
+            return boosting.barrier(l_NL, sign_NL, game.B)
+        case "weighted":
+            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(game.data.train))
+            return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
+        case "saturating":
+            return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
 
 
 def schedule_of(config: Config) -> Schedule:

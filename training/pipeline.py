@@ -20,6 +20,7 @@ from training.config import Config
 from training.data import Data
 from training.determinism import repeatable
 from training.errors import BadConfig, BadTeacher, NoWeakLearner
+from training.export import Graph, export_teacher
 from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
@@ -71,12 +72,24 @@ def distil(
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
     """The rounds, refinement where the settings ask for it, then the bundle."""
+    teacher = teacher_stage(game)  # first, because it may turn out that there can be none
     outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
     if ranks.first():
-        publish(game, outcome, models, recipe)
+        publish(game, outcome, models, recipe, teacher)
     ranks.wait()
     return open_bundle(models, game.config.name)
+
+
+def teacher_stage(game: Game) -> Graph | None:
+    """The teacher as a graph, if the settings ask for it.
+
+    Raises:
+        BadTeacher: it cannot be exported.
+    """
+    if not game.config.with_teacher or game.target.network is None:
+        return None
+    return export_teacher(game.target.network, torch.from_numpy(game.data.validation.x))
 
 
 def game_of(
@@ -97,8 +110,10 @@ def game_of(
             f"augment={config.augment} needs a teacher that answers new samples, but there are only its logits: "
             "give the network itself, or use augment=none."
         )
+    if config.with_teacher and isinstance(teacher, Logits):
+        raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)
-    target = target_of(teacher, data, device, config.temperature)
+    target = target_of(teacher, data, device, config.temperature, config.label_weight)
     B = bound_of(config, target)
     return Game(
         config=config,

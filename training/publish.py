@@ -25,8 +25,8 @@ from training.quality import Quality, assess
 PACKAGES = ("numpy", "onnx", "onnxruntime", "onnxruntime-gpu", "onnxscript", "scikit-learn", "scipy", "torch")
 
 
-def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
-    """Write the ensemble as the next version of its name under `models`.
+def publish(game: Game, outcome: Outcome, models: Path, recipe: str, teacher: Graph | None = None) -> Bundle:
+    """Write the ensemble, and `teacher` as its last stage, as the next version of its name under `models`.
 
     The prefixes are measured on a draft in a temporary folder, through the same loop that any reader can run.
 
@@ -41,6 +41,9 @@ def publish(game: Game, outcome: Outcome, models: Path, recipe: str) -> Bundle:
         chunks = export_chunks(ensemble, game.config.chunk_steps)
         files |= {_chunk_file(index): chunk.content for index, chunk in enumerate(chunks)}
         members = tuple(_with_chunk(member, chunk) for member, chunk in zip(members, chunks, strict=True))
+    if teacher is not None:
+        members = (*members, describe_teacher(game, teacher, len(members)))
+        files[members[-1].file] = teacher.content
     with tempfile.TemporaryDirectory() as folder:
         draft = write_bundle(
             Path(folder),
@@ -73,6 +76,21 @@ def describe_members(ensemble: Ensemble, graphs: Sequence[Graph]) -> tuple[Membe
             )
         )
     return tuple(entries)
+
+
+def describe_teacher(game: Game, graph: Graph, index: int) -> Member:
+    """The manifest entry of the teacher behind `index` members: it reads none of them and replaces their answer."""
+    known = game.target.teacher
+    return Member(
+        index=index,
+        file=f"member_{index:02d}.onnx",
+        sha256=sha256(graph.content),
+        logits=LOGITS,
+        combine="replace",
+        outputs=graph.outputs,
+        flops=known.flops or 0,
+        parameters=known.parameters or 0,
+    )
 
 
 def _chunk_file(index: int) -> str:

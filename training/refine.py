@@ -85,7 +85,7 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
         x, teacher_NL = game.look(views, batch)
         with game.autocast():
             averages = chain(x)
-        return prefix_loss(game, averages, teacher_NL)
+        return prefix_loss(game, averages, teacher_NL, game.target.train_y_N[batch])
 
     seed = derive_seed(game.config.seed, "refine", "order")
     fitting = Fitting(chain, loss, len(views.x), schedule_of(game.config), seed, views=views)
@@ -110,10 +110,10 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
     return _rebuilt(game, outcome, chain, best, before)
 
 
-def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor) -> Tensor:
-    """The weighted mean over prefixes of the distillation loss of their running averages; a scalar."""
+def prefix_loss(game: Game, averages: Sequence[Tensor], teacher_NL: Tensor, y_N: Tensor) -> Tensor:
+    """The weighted mean over prefixes of the task loss of their running averages; a scalar."""
     weights = prefix_weights(len(averages), game.config.refine_emphasis)
-    losses = [game.task.loss(average_NL, teacher_NL) for average_NL in averages]
+    losses = [game.task.loss(average_NL, teacher_NL, y_N) for average_NL in averages]
     return torch.stack([weight * value for weight, value in zip(weights, losses, strict=True)]).sum()
 
 
@@ -131,7 +131,8 @@ def validation_loss(game: Game, found: Ensemble, chain: Chain) -> float:
         parts = [chain(x[start : start + ensemble.BATCH]) for start in range(0, len(x), ensemble.BATCH)]
     chain.train(training)
     averages = [torch.cat(prefix) for prefix in zip(*parts, strict=True)]
-    return float(ranks.mean(prefix_loss(game, averages, found.teacher_validation_NL), len(x)))
+    own = prefix_loss(game, averages, found.teacher_validation_NL, game.target.validation_y_N)
+    return float(ranks.mean(own, len(x)))
 
 
 def schedule_of(config: Config) -> Schedule:

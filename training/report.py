@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
 from bundle import Manifest, Prefix, Teacher
+from training import picture
 from training.baselines import Point
-
-BLUE, ORANGE, GREY = "#1f5fa8", "#d9722b", "#6b7280"
+from training.picture import BLUE, GREY, ORANGE
 
 
 def write_report(
@@ -22,16 +21,14 @@ def write_report(
 
     Args:
         path: the PNG file.
-        manifest: of the ensemble; its prefixes and teacher are drawn.
+        manifest: of the ensemble; its running averages and its teacher are drawn.
         resched: the baseline's points.
         no_resched: the oracle's points.
         flops: what the points' FLOPs are divided by, the same as for the manifest's fractions.
     """
-    figure = Figure(figsize=(7.2, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, (axes,) = picture.panels()
     scale = 1 if manifest.task == "regression" else 100
-    ensemble = [(prefix.flops_fraction, _score(prefix)) for prefix in manifest.prefixes]
+    ensemble = [(prefix.flops_fraction, _score(prefix)) for prefix in manifest.averaged]
     curves = (
         (
             "single models, one per budget (NO-RESCHED)",
@@ -54,9 +51,8 @@ def write_report(
     teacher = scale * _score(manifest.teacher)
     value = f"{teacher:.3g}" if manifest.task == "regression" else f"{teacher:.1f} %"
     axes.axhline(teacher, color="black", lw=1, ls=(0, (6, 3)), label=f"teacher ({value})")
-    _describe(figure, manifest)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, metadata={"Software": None})  # the version of matplotlib would change the bytes
+    _describe(axes, manifest)
+    picture.save(figure, path)
 
 
 def _score(measured: Prefix | Teacher) -> float:
@@ -64,18 +60,17 @@ def _score(measured: Prefix | Teacher) -> float:
     return 0.0 if score is None else score  # the manifest has one of them
 
 
-def _describe(figure: Figure, manifest: Manifest) -> None:
-    (axes,) = figure.axes
+def _describe(axes: Axes, manifest: Manifest) -> None:
     of = "the teacher's" if manifest.teacher.flops else "the whole ensemble's"
     seed = f", seed {manifest.training.seed}" if manifest.training else ""
     regression = manifest.task == "regression"
     measure, unit = ("root mean squared error", "") if regression else ("accuracy", " (%)")
-    samples = manifest.evaluation.samples
-    axes.set_title(f"{manifest.name}: {measure} on {samples} held-out samples{seed}", fontsize=11, loc="left")
-    axes.set_xlabel(f"cost of an answer, as a fraction of {of} FLOPs")
-    axes.set_ylabel(f"{measure}{unit}")
+    picture.plain(
+        axes,
+        title=f"{manifest.name}: {measure} on {manifest.evaluation.samples} held-out samples{seed}",
+        x=f"cost of an answer, as a fraction of {of} FLOPs",
+        y=f"{measure}{unit}",
+    )
     axes.set_xlim(left=0)
     axes.margins(y=0.12)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper right" if regression else "lower right", frameon=False, fontsize=9)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bundle import Teacher
 from training import flops, ranks
-from training.data import Data
+from training.data import Data, Split
 from training.errors import BadTeacher
 from training.evaluate import r2, rmse
 from training.tasks import Classification, Regression, Task
@@ -41,9 +41,12 @@ class Target:
     test_NL: Tensor
     task: Task
     """What standardised them."""
+    train_y_N: Tensor
+    """Labels, where the loss mixes them in."""
+    validation_y_N: Tensor
     teacher: Teacher
     network: nn.Module | None = None
-    """The teacher itself, for samples that are made during training; None when only its logits were given."""
+    """The teacher itself, for its export and for samples made during training; None when only logits were given."""
 
     @property
     def largest(self) -> float:
@@ -75,11 +78,14 @@ def evaluate(network: nn.Module, x: Tensor) -> Tensor:
     return logits_NL.float()
 
 
-def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device, temperature: float) -> Target:
+def target_of(
+    teacher: nn.Module | Logits, data: Data, device: torch.device, temperature: float, label_weight: float = 0
+) -> Target:
     """Evaluate (a module) or take (arrays) the teacher's outputs, and check them against the data.
 
     A module is run in eval mode, on raw samples as a tensor of the data's dtype, and must return (N, L) logits, or
-    values in the unit of the labels. Classifiers are compared at the temperature.
+    values in the unit of the labels. Classifiers are compared at the temperature; `label_weight` is how much
+    of the labels the loss mixes in.
 
     Raises:
         BadTeacher: a wrong shape, another number of classes, or a value that is not finite.
@@ -92,9 +98,15 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device, tem
         _check(name, logits_NL, data)
     on_device = {name: outputs_NL.to(device) for name, outputs_NL in parts.items()}
     regression = data.task == "regression"
-    task = Regression.of(ranks.whole(on_device["train"])) if regression else Classification(temperature)
+    task = (
+        Regression.of(ranks.whole(on_device["train"]), label_weight)
+        if regression
+        else Classification(temperature, label_weight)
+    )
     return Target(
         **{f"{name}_NL": task.standardise(outputs_NL) for name, outputs_NL in on_device.items()},
+        train_y_N=task.labels(_labels(data.train, device)),
+        validation_y_N=task.labels(_labels(data.validation, device)),
         task=task,
         teacher=_describe(teacher, data, device, _measure(parts["test"].cpu().numpy(), data)),
         network=teacher if isinstance(teacher, nn.Module) else None,
@@ -104,6 +116,10 @@ def target_of(teacher: nn.Module | Logits, data: Data, device: torch.device, tem
 def _share(part: str, rows: ranks.Rows) -> ranks.Rows:
     """This process's rows of a part; the test part is measured by one process, whole."""
     return rows if part == "test" else ranks.share(rows)
+
+
+def _labels(split: Split, device: torch.device) -> Tensor:
+    return torch.from_numpy(ranks.share(np.ascontiguousarray(split.y))).to(device)
 
 
 def _measure(outputs_NL: npt.NDArray[Any], data: Data) -> dict[str, float]:

@@ -26,8 +26,11 @@ class Task(Protocol):
     def gauge(self, outputs_NL: Tensor) -> Tensor:
         """A member's outputs without what the answer does not depend on."""
 
-    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
-        """L_task of Eq. 6, towards the teacher; both as the game sees them; a scalar."""
+    def labels(self, y_N: Tensor) -> Tensor:
+        """The data's labels as :meth:`loss` takes them."""
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor, y_N: Tensor) -> Tensor:
+        """L_task of Eq. 6: towards the teacher, and as much of the labels as the settings mix in; a scalar."""
 
     def restore(self, outputs_NL: Tensor) -> Tensor:
         """The game's outputs as they are served."""
@@ -44,6 +47,7 @@ class Classification:
     """Outputs are logits: softmax does not see a shift of a sample's logits, so they are centred."""
 
     temperature: float
+    label_weight: float = 0.0
 
     def standardise(self, teacher_NL: Tensor) -> Tensor:
         """Centred."""
@@ -53,9 +57,14 @@ class Classification:
         """Centred."""
         return boosting.centre(outputs_NL)
 
-    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+    def labels(self, y_N: Tensor) -> Tensor:
+        """Indices of classes."""
+        return y_N.long()
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor, y_N: Tensor) -> Tensor:
         """Distillation at the temperature."""
-        return boosting.distillation_loss(outputs_NL, teacher_NL, self.temperature)
+        distilled = boosting.distillation_loss(outputs_NL, teacher_NL, self.temperature)
+        return distilled + boosting.label_loss(outputs_NL, y_N, self.label_weight)
 
     def restore(self, outputs_NL: Tensor) -> Tensor:
         """As they are."""
@@ -76,13 +85,14 @@ class Regression:
 
     shift_L: Tensor
     scale_L: Tensor
+    label_weight: float = 0.0
 
     @classmethod
-    def of(cls, values_NL: Tensor) -> Self:
+    def of(cls, values_NL: Tensor, label_weight: float = 0.0) -> Self:
         """Mean and standard deviation of each output; an output that is constant keeps its scale."""
         deviation_L = values_NL.double().std(dim=0, correction=0)
         scale_L = torch.where(deviation_L < 1e-6 * values_NL.abs().amax(dim=0).clamp(min=1), 1.0, deviation_L)
-        return cls(values_NL.double().mean(dim=0).float(), scale_L.float())
+        return cls(values_NL.double().mean(dim=0).float(), scale_L.float(), label_weight)
 
     def standardise(self, teacher_NL: Tensor) -> Tensor:
         """In standard deviations from the mean."""
@@ -92,9 +102,16 @@ class Regression:
         """As they are: a shift changes the answer."""
         return outputs_NL
 
-    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor) -> Tensor:
+    def labels(self, y_N: Tensor) -> Tensor:
+        """Standardised as the teacher's values are, (N, L)."""
+        return self.standardise(y_N.float().reshape(len(y_N), -1))
+
+    def loss(self, outputs_NL: Tensor, teacher_NL: Tensor, y_N: Tensor) -> Tensor:
         """Mean squared difference."""
-        return boosting.squared_loss(outputs_NL, teacher_NL)
+        distilled = boosting.squared_loss(outputs_NL, teacher_NL)
+        if not self.label_weight:
+            return distilled
+        return distilled + self.label_weight * boosting.squared_loss(outputs_NL, y_N)
 
     def restore(self, outputs_NL: Tensor) -> Tensor:
         """In the unit of the labels."""

@@ -76,4 +76,5 @@ def prefix_loss(game: Game, ensemble: Ensemble, validation_NL: Tensor | None) ->
     if validation_NL is not None:
         S_NL, members = S_NL + validation_NL - teacher_NL, members + 1
     average_NL = teacher_NL + S_NL / members if members else torch.zeros_like(teacher_NL)
-    return float(ranks.mean(game.task.loss(average_NL, teacher_NL), len(teacher_NL)))
+    loss = game.task.loss(average_NL, teacher_NL, game.target.validation_y_N)
+    return float(ranks.mean(loss, len(teacher_NL)))

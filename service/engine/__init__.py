@@ -3,6 +3,6 @@
 Arrows point down; nothing here knows HTTP:
 
     gate (event loop)  ->  worker (thread)  ->  scheduler (no IO)  ->  cost, deadline
-                               └─> executor (cpu, cuda)
-    all of them hold tickets
+    host (event loop)  ->      └─> executor (cpu; cuda in slots of fixed memory)
+    gate, worker, scheduler and executor hold tickets; host loads, measures and unloads models
 """

@@ -67,6 +67,7 @@ class CpuExecutor:
     """All members of all loaded bundles on the CPU."""
 
     provider = CPU[0]
+    ungraphed = 0
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)

@@ -1,13 +1,12 @@
-"""Members on a CUDA device: inputs go up once, activations stay, logits alone come back.
+"""Members on a CUDA device: inputs go up, activations stay, logits alone come back.
 
-What a member leaves behind for later ones is an `OrtValue` of the whole step; each ticket remembers which rows
-of it are its own. As long as the same requests step together, the next member reads that tensor as it is;
-when the company changes, its rows are gathered on the device.
+Steps run in slots of fixed memory; see `service.engine.slots`. A step that no bucket holds runs on tensors of its
+own size, without graphs. Each ticket remembers, for every activation, which rows of which tensor are its own.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,49 +14,31 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle import Bundle, Manifest
-from service.engine.executor import forget_unread, outputs_read_later
-from service.engine.providers import CUDA, Provider, open_member
+from service.engine.bound import BoundMember
+from service.engine.providers import CUDA, Provider
 from service.engine.rows import RowMover
 from service.engine.scheduler import Step
+from service.engine.slots import BUCKETS, INPUT, DeviceRows, Key, Slot, bucket_of, consecutive, padded
 from service.engine.ticket import Logits, Ticket
 
-INPUT = (-1, "input")
-"""Where a ticket keeps its input among the activations: uploaded at its first member, read by all."""
 
+class _Model:
+    """A loaded bundle: its members, and the slots that have been needed so far."""
 
-@dataclass(frozen=True, slots=True)
-class DeviceRows:
-    """Rows of a tensor on the device."""
-
-    tensor: ort.OrtValue
-    start: int
-    stop: int
-
-
-class BoundMember:
-    """One session whose inputs and outputs are bound to device memory."""
-
-    def __init__(self, bundle: Bundle, index: int, provider: Provider, device: str) -> None:
-        self._session = open_member(bundle, index, provider)
-        manifest = bundle.manifest
-        member = manifest.members[index]
+    def __init__(self, bundle: Bundle, provider: Provider, device: str) -> None:
+        self.manifest: Manifest = bundle.manifest
+        self.members = [BoundMember(bundle, member.index, provider, device) for member in bundle.manifest.members]
         self._device = device
-        self.connections = member.connections
-        self.forgotten = forget_unread(manifest, index)
-        self.kept = outputs_read_later(manifest, index)
-        self.logits = member.logits
-        self.reads_input = manifest.input.name in {edge.name for edge in self._session.get_inputs()}
-        self._fetched = [member.logits, *(name for name in self.kept if name != member.logits)]
+        self._slots: dict[int, Slot] = {}
 
-    def run(self, inputs: dict[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
-        """The logits and the outputs that later members read, on the device."""
-        binding = self._session.io_binding()
-        for name, value in inputs.items():
-            binding.bind_ortvalue_input(name, value)
-        for name in self._fetched:
-            binding.bind_output(name, self._device, 0)
-        self._session.run_with_iobinding(binding)
-        return dict(zip(self._fetched, binding.get_outputs(), strict=True))
+    def slot(self, rows: int) -> Slot | None:
+        """The slot for a step of `rows` rows; None if it is too large for any."""
+        bucket = bucket_of(rows)
+        if bucket is None:
+            return None
+        if bucket not in self._slots:
+            self._slots[bucket] = Slot(self.manifest, bucket, BUCKETS.index(bucket), self._device)
+        return self._slots[bucket]
 
 
 class DeviceExecutor:
@@ -69,91 +50,122 @@ class DeviceExecutor:
     def __init__(self, provider: Provider = CUDA, device: str = "cuda") -> None:
         self.provider = provider[0]
         self._provider, self._device = provider, device
-        self._members: dict[str, list[BoundMember]] = {}
-        self._manifests: dict[str, Manifest] = {}
+        self._models: dict[str, _Model] = {}
         self._mover = RowMover(provider, device)
+
+    @property
+    def ungraphed(self) -> int:
+        """Members that run without CUDA graphs."""
+        return sum(not member.graphed for model in list(self._models.values()) for member in model.members)
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member; see `Executor.load`."""
-        manifest = bundle.manifest
-        members = [BoundMember(bundle, member.index, self._provider, self._device) for member in manifest.members]
-        self._manifests[model], self._members[model] = manifest, members
+        loaded = _Model(bundle, self._provider, self._device)
+        for link in (link for member in bundle.manifest.members for link in member.connections):
+            self._mover.prepare(self._to_device(np.zeros((1, *link.shape), link.dtype)))
+        self._models[model] = loaded
 
     def unload(self, model: str) -> None:
-        """Free the sessions of a model; see `Executor.unload`."""
-        self._manifests.pop(model, None)
-        self._members.pop(model, None)
+        """Free the sessions and slots of a model; see `Executor.unload`."""
+        self._models.pop(model, None)
 
     def detach(self, ticket: Ticket) -> None:
         """Copy rows out of tensors that others share; see `Executor.detach`."""
         for key, rows in ticket.activations.items():
-            ticket.activations[key] = DeviceRows(self._select(rows), 0, ticket.rows)
+            ticket.activations[key] = self._own(rows)
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""
-        member, manifest = self._members[step.model][step.member], self._manifests[step.model]
-        outputs = member.run(self._gather(step, member, manifest) if step.tickets else self._zeros(step, manifest))
-        start = 0
+        model = self._models[step.model]
+        member = model.members[step.member]
+        slot = model.slot(step.rows)
+        logits = self._run_loose(step, member, model) if slot is None else self._run_in(slot, step, member)
         for ticket in step.tickets:
-            stop = start + ticket.rows
-            for name in member.kept:
-                ticket.activations[step.member, name] = DeviceRows(outputs[name], start, stop)
             for key in member.forgotten:
                 del ticket.activations[key]
-            start = stop
+        return logits
+
+    def _run_in(self, slot: Slot, step: Step, member: BoundMember) -> Logits:
+        if step.tickets:
+            if member.reads_input and slot.residents(INPUT) != list(step.tickets):
+                slot.fill(INPUT, np.concatenate([ticket.inputs for ticket in step.tickets]))
+                slot.settle(INPUT, step.tickets)
+            for link in member.connections:
+                self._move_in(slot, (link.from_member, link.from_output), step.tickets)
+        for key in member.written():
+            self._move_out(slot, key, staying=())
+        member.run_in(slot)
+        for name in member.kept:
+            self._settle(slot, (step.member, name), step.tickets)
+        logits: Logits = slot.tensors[step.member, member.logits].numpy()[: step.rows]
+        return logits
+
+    def _move_in(self, slot: Slot, key: Key, tickets: Sequence[Ticket]) -> None:
+        """See to it that a tensor of the slot holds the rows of these requests, from row 0 on."""
+        parts = [ticket.activations[key] for ticket in tickets]
+        runs = consecutive(parts)
+        target = slot.tensors[key]
+        if len(runs) == 1 and runs[0].tensor is target and runs[0].start == 0:
+            return
+        # Never the target itself: a part of a tensor is copied out of it, and the whole of it would be in place.
+        source = self._join(runs)
+        self._move_out(slot, key, staying=tickets)
+        self._mover.gather(source, padded(range(sum(ticket.rows for ticket in tickets)), slot.bucket), into=target)
+        self._settle(slot, key, tickets)
+
+    def _move_out(self, slot: Slot, key: Key, staying: Sequence[Ticket]) -> None:
+        """Copy out the rows of those who still need what a tensor holds and are about to lose it."""
+        for ticket in slot.residents(key):
+            rows = ticket.activations.get(key)
+            needed = ticket.ended is None or ticket.keep
+            if needed and ticket not in staying and rows is not None and rows.tensor is slot.tensors[key]:
+                ticket.activations[key] = self._own(rows)
+        slot.settle(key, ())
+
+    def _settle(self, slot: Slot, key: Key, tickets: Sequence[Ticket]) -> None:
+        for ticket, rows in zip(tickets, slot.rows_of(key, tickets), strict=True):
+            ticket.activations[key] = rows
+        slot.settle(key, tickets)
+
+    def _run_loose(self, step: Step, member: BoundMember, model: _Model) -> Logits:
+        """A step that is too large for any bucket, on tensors of its own."""
+        manifest = model.manifest
+        inputs: dict[str, ort.OrtValue] = {}
+        if member.reads_input:
+            zeros = np.zeros((step.rows, *manifest.input.shape), manifest.input.dtype)
+            rows = np.concatenate([ticket.inputs for ticket in step.tickets]) if step.tickets else zeros
+            inputs[manifest.input.name] = self._to_device(rows)
+        for link in member.connections:
+            parts = [ticket.activations[link.from_member, link.from_output] for ticket in step.tickets]
+            inputs[link.input] = (
+                self._join(consecutive(parts))
+                if parts
+                else self._to_device(np.zeros((step.rows, *link.shape), link.dtype))
+            )
+        outputs = member.run_on(inputs)
+        start = 0
+        for ticket in step.tickets:
+            for name in member.kept:
+                ticket.activations[step.member, name] = DeviceRows(outputs[name], start, start + ticket.rows)
+            start += ticket.rows
         logits: Logits = outputs[member.logits].numpy()
         return logits
 
-    def _gather(self, step: Step, member: BoundMember, manifest: Manifest) -> dict[str, ort.OrtValue]:
-        """What the member reads, for the rows of the step's tickets."""
-        keys = {link.input: (link.from_member, link.from_output) for link in member.connections}
-        if member.reads_input:
-            self._upload(step)
-            keys[manifest.input.name] = INPUT
-        return {
-            name: self._assemble([ticket.activations[key] for ticket in step.tickets]) for name, key in keys.items()
-        }
-
-    def _upload(self, step: Step) -> None:
-        """Bring the inputs of newcomers to the device, all in one tensor."""
-        fresh = [ticket for ticket in step.tickets if INPUT not in ticket.activations]
-        if not fresh:
-            return
-        tensor = self._to_device(np.concatenate([ticket.inputs for ticket in fresh]))
-        start = 0
-        for ticket in fresh:
-            ticket.activations[INPUT] = DeviceRows(tensor, start, start + ticket.rows)
-            start += ticket.rows
-
-    def _assemble(self, parts: list[DeviceRows]) -> ort.OrtValue:
-        """One tensor with the rows of all parts; no copy when they are one whole tensor already."""
-        first, *others = [self._select(run) for run in consecutive(parts)]
+    def _join(self, runs: Sequence[DeviceRows]) -> ort.OrtValue:
+        """One tensor with the rows of all runs; no copy when they are one whole tensor already."""
+        first, *others = [self._select(run) for run in runs]
         for other in others:
             first = self._mover.join(first, other)
         return first
 
     def _select(self, rows: DeviceRows) -> ort.OrtValue:
-        if (rows.start, rows.stop) == (0, rows.tensor.shape()[0]):
-            return rows.tensor
-        return self._mover.gather(rows.tensor, range(rows.start, rows.stop))
+        whole = (rows.start, rows.stop) == (0, rows.tensor.shape()[0])
+        return rows.tensor if whole else self._mover.gather(rows.tensor, range(rows.start, rows.stop))
 
-    def _zeros(self, step: Step, manifest: Manifest) -> dict[str, ort.OrtValue]:
-        member = self._members[step.model][step.member]
-        shapes = {link.input: (link.shape, link.dtype) for link in member.connections}
-        if member.reads_input:
-            shapes[manifest.input.name] = (manifest.input.shape, manifest.input.dtype)
-        return {name: self._to_device(np.zeros((step.rows, *shape), dtype)) for name, (shape, dtype) in shapes.items()}
+    def _own(self, rows: DeviceRows) -> DeviceRows:
+        """The same rows in a tensor that holds nothing else and that nobody writes."""
+        tensor = self._mover.gather(rows.tensor, range(rows.start, rows.stop))
+        return DeviceRows(tensor, 0, rows.stop - rows.start)
 
     def _to_device(self, array: npt.NDArray[Any]) -> ort.OrtValue:
         return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), self._device, 0)
-
-
-def consecutive(parts: list[DeviceRows]) -> list[DeviceRows]:
-    """Parts that follow each other in the same tensor become one."""
-    runs: list[DeviceRows] = []
-    for part in parts:
-        if runs and runs[-1].tensor is part.tensor and runs[-1].stop == part.start:
-            runs[-1] = DeviceRows(part.tensor, runs[-1].start, part.stop)
-        else:
-            runs.append(part)
-    return runs

@@ -11,7 +11,7 @@ import onnxruntime as ort
 from service.engine.cpu import CpuExecutor
 from service.engine.cuda import DeviceExecutor
 from service.engine.executor import Executor
-from service.engine.providers import CUDA, DeviceUnavailable, has_cuda_driver
+from service.engine.providers import CUDA, DeviceUnavailable, cuda_provider, has_cuda_driver
 from service.engine.rows import RowMover
 
 log = logging.getLogger(__name__)
@@ -19,8 +19,13 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def open_executor(device: Device, cpu_threads: int | None = None) -> Executor:
+def open_executor(device: Device, cpu_threads: int | None = None, member_memory_bytes: int = 0) -> Executor:
     """An executor on the wanted device; `auto` takes CUDA where it works and says why where it does not.
+
+    Args:
+        device: where members run.
+        cpu_threads: threads of one member on the CPU; None leaves one core to others.
+        member_memory_bytes: device memory of one member on CUDA; 0 leaves it unbounded.
 
     Raises:
         DeviceUnavailable: `cuda` was asked for and cannot be had.
@@ -36,7 +41,7 @@ def open_executor(device: Device, cpu_threads: int | None = None) -> Executor:
         log.log(level, "running on the CPU: %s", reason)
         return CpuExecutor(cpu_threads)
     log.info("running on the CUDA device")
-    return DeviceExecutor()
+    return DeviceExecutor(cuda_provider(member_memory_bytes))
 
 
 def check_cuda() -> None:

@@ -18,6 +18,10 @@ class Executor(Protocol):
     provider: str
     """onnxruntime's name of the execution provider in use."""
 
+    @property
+    def ungraphed(self) -> int:
+        """Members that run without CUDA graphs on a device that has them; each has been warned of in the log."""
+
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member, on any thread; steps of the model may come when it has returned.
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 
 import onnxruntime as ort
 
 from bundle import Bundle, InvalidBundle
 from bundle.signature import check_signature
+
+log = logging.getLogger(__name__)
 
 Provider = tuple[str, dict[str, str]]
 
@@ -22,8 +25,48 @@ CUDA: Provider = (
 )
 
 
+CUDART = ("libcudart.so.13", "libcudart.so.12")
+"""Names of the CUDA runtime, newest first."""
+
+
 class DeviceUnavailable(Exception):
     """The wanted device cannot be used; the message says what is missing."""
+
+
+def cuda_provider(member_memory_bytes: int = 0) -> Provider:
+    """CUDA with one stream for all sessions, so that members follow each other without waiting for the host.
+
+    Args:
+        member_memory_bytes: what the arena of one session may take; 0 leaves it unbounded.
+    """
+    options = dict(CUDA[1])
+    stream = _new_stream()
+    if stream is None:
+        log.warning("the CUDA runtime cannot be loaded by name: members do not share a stream")
+    else:
+        options["user_compute_stream"] = str(stream)
+    if member_memory_bytes:
+        options["gpu_mem_limit"] = str(member_memory_bytes)
+    return CUDA[0], options
+
+
+def with_graphs(provider: Provider) -> Provider | None:
+    """The same provider, capturing graphs; None if it cannot."""
+    return (provider[0], {**provider[1], "enable_cuda_graph": "1"}) if provider[0] == CUDA[0] else None
+
+
+def _new_stream() -> int | None:
+    """Address of a new CUDA stream; it lives as long as the process."""
+    for name in CUDART:
+        try:
+            runtime = ctypes.CDLL(name)
+        except OSError:
+            continue
+        stream = ctypes.c_void_p()
+        # Not a non-blocking one: copies that onnxruntime does on the default stream must come in turn.
+        if runtime.cudaStreamCreate(ctypes.byref(stream)) == 0:
+            return stream.value
+    return None
 
 
 def session_options(threads: int) -> ort.SessionOptions:

@@ -26,21 +26,31 @@ class RowMover:
         self._device = device
         self._sessions: dict[tuple[str, str, int], ort.InferenceSession] = {}
 
-    def gather(self, source: ort.OrtValue, rows: Sequence[int]) -> ort.OrtValue:
-        """The given rows of `source`, in that order."""
+    def prepare(self, like: ort.OrtValue) -> None:
+        """Open the sessions for tensors like this one now, rather than in the middle of a request."""
+        for operator in ("Gather", "Concat"):
+            self._session(operator, like)
+
+    def gather(self, source: ort.OrtValue, rows: Sequence[int], into: ort.OrtValue | None = None) -> ort.OrtValue:
+        """The given rows of `source`, in that order: in a new tensor, or written over all of `into`."""
         indices = ort.OrtValue.ortvalue_from_numpy(np.asarray(rows, np.int64), self._device, 0)
-        return self._run("Gather", source, indices)
+        return self._run("Gather", source, indices, into)
 
     def join(self, upper: ort.OrtValue, lower: ort.OrtValue) -> ort.OrtValue:
         """The rows of `upper`, then those of `lower`."""
         return self._run("Concat", upper, lower)
 
-    def _run(self, operator: str, first: ort.OrtValue, second: ort.OrtValue) -> ort.OrtValue:
+    def _run(
+        self, operator: str, first: ort.OrtValue, second: ort.OrtValue, into: ort.OrtValue | None = None
+    ) -> ort.OrtValue:
         session = self._session(operator, first)
         binding = session.io_binding()
         binding.bind_ortvalue_input("first", first)
         binding.bind_ortvalue_input("second", second)
-        binding.bind_output("result", self._device, 0)
+        if into is None:
+            binding.bind_output("result", self._device, 0)
+        else:
+            binding.bind_ortvalue_output("result", into)
         session.run_with_iobinding(binding)
         return binding.get_outputs()[0]
 

@@ -47,7 +47,7 @@ class Published:
     """Running average, (rows, classes); of a regression the values (rows, outputs)."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Ticket:
     """A request: rows of one model, due at one deadline."""
 

@@ -192,7 +192,8 @@ class Worker:
         except BaseException:
             log.critical("the device thread could not be closed in order", exc_info=True)
         while not self._inbox.empty():
-            with suppress(Exception):
+            # Whatever is wrong with one message, the others must be settled.
+            with suppress(BaseException):
                 self._inbox.get()()
         while self._spare:
             _refuse(self._spare.popleft().future)

@@ -70,6 +70,13 @@ def test_only_the_last_member_replaces():
     refuse(changed, "only the last member may `replace`")
 
 
+def test_a_stage_that_replaces_the_answer_is_no_running_average():
+    changed = document()
+    assert [prefix.members for prefix in Manifest.model_validate(changed).averaged] == [1, 2, 3]
+    changed["members"][-1]["combine"] = "replace"
+    assert [prefix.members for prefix in Manifest.model_validate(changed).averaged] == [1, 2]
+
+
 @pytest.mark.parametrize("file", ["../escape.onnx", "a/b.onnx", "", "..", "/etc/passwd"])
 def test_member_file_stays_in_the_folder(file: str):
     changed = document()

@@ -124,6 +124,16 @@ async def test_polling_follows_what_the_settings_name_and_leaves_pins_alone(
         assert served(context) == expected
 
 
+async def test_going_back_to_a_pinned_version_retires_the_other(models: Path):
+    write_tiny(models)
+    write_tiny(models)
+    async with running(models, models="tiny,tiny/1") as context:
+        assert served(context) == ["tiny/1", "tiny/2"]
+        await context.repository.load("tiny", 1)
+        assert served(context) == ["tiny/1"]
+        assert loads(context, "loaded") == 0
+
+
 async def test_a_pinned_name_is_never_replaced_by_polling(models: Path):
     write_tiny(models)
     async with running(models, models="tiny/1") as context:
@@ -180,6 +190,17 @@ async def test_a_member_that_fails_its_rehearsal_is_a_bad_bundle(models: Path):
             await context.repository.load("tiny")
         await asyncio.wrap_future(context.worker.call(lambda: None))
         assert on_device(context) == {"tiny/1"}
+
+
+async def test_a_dead_device_thread_is_not_the_bundles_fault(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        write_tiny(models)
+        context.worker.stop()
+        for attempts in (1, 2):
+            await context.repository.poll()
+            assert loads(context, "failed") == attempts, "it is tried again, although it has not changed"
+        assert [failure.detail for failure in context.repository.failures] == ["the device thread has ended"]
 
 
 async def test_what_was_never_there_is_no_failure(models: Path):

@@ -11,11 +11,11 @@ import torch
 from tests.training.toy import toy_data, toy_game, with_residual
 from training import FullyConnected, Logits
 from training.bdistil import Outcome, run_rounds
-from training.boosting import barrier, distillation_loss, wanted_sign
+from training.boosting import barrier, centre, distillation_loss, log_normaliser, log_weights, wanted_sign
 from training.checkpoint import Checkpoint
 from training.ensemble import Features
 from training.errors import NoWeakLearner, TrainingError
-from training.find_wl import Search, eq6_loss, train_candidate
+from training.find_wl import Search, barrier_loss, eq6_loss, train_candidate
 from training.game import Game, eta_of
 from training.networks import StagedNetwork
 from training.pipeline import game_of
@@ -160,6 +160,43 @@ def test_eq6_with_a_member_alone_is_the_papers_objective(tmp_path: Path):
     f_NL, g_NL = logits_NL - logits_NL.mean(dim=1, keepdim=True), game.target.train_NL[batch]
     expected = distillation_loss(f_NL, g_NL, 4.0) + 2 * barrier(f_NL - g_NL, wanted_sign(S_NL[batch]), game.B)
     torch.testing.assert_close(eq6_loss(game, found, logits_NL, batch), expected)
+
+
+@pytest.mark.parametrize("variant", ["literal", "weighted", "saturating"])
+def test_the_barrier_is_the_one_that_the_settings_name(tmp_path: Path, variant: str):
+    game = toy_game(tmp_path, barrier=variant, gamma=0.01)
+    random, batch = torch.Generator().manual_seed(0), torch.tensor([3, 1, 4, 15])
+    S_NL, logits_NL = 3 * torch.randn(150, 3, generator=random), 9 * torch.randn(4, 3, generator=random)
+    found = with_residual(game, S_NL)
+    l_NL = centre(logits_NL) - game.target.train_NL[batch]
+    plus_NL, minus_NL = log_weights(found.S_train_NL, game.eta)
+    expected = {
+        "literal": {},
+        "weighted": {"weights_NL": 150 * (plus_NL.exp() - minus_NL.exp()).abs()[batch].float()},
+        "saturating": {"cap_NL": S_NL[batch].abs()},
+    }[variant]
+    wanted = barrier(l_NL, wanted_sign(S_NL[batch]), game.B, **expected)
+    torch.testing.assert_close(barrier_loss(game, found, l_NL, batch), wanted)
+    alone = eq6_loss(toy_game(tmp_path, gamma=1e12), found, logits_NL, batch)
+    torch.testing.assert_close(eq6_loss(game, found, logits_NL, batch) - alone, 100 * wanted)
+
+
+def test_the_weights_of_the_barrier_are_those_of_the_round(played: tuple[Game, Outcome]):
+    """They are normalised once a round, and again when a member has joined."""
+    game, outcome = played
+    again = game.empty_ensemble()
+    for member in outcome.ensemble.members:
+        again.add(member)
+        assert torch.equal(again.log_Z(game.eta), log_normaliser(again.S_train_NL, game.eta))
+
+
+def test_labels_join_the_task_loss(tmp_path: Path):
+    game, random, batch = toy_game(tmp_path, label_weight=0.5), torch.Generator().manual_seed(0), torch.arange(9)
+    logits_NL, y_N = torch.randn(9, 3, generator=random), torch.from_numpy(game.data.train.y[:9])
+    found = game.empty_ensemble()
+    plain = eq6_loss(toy_game(tmp_path), found, logits_NL, batch)
+    expected = 0.5 * torch.nn.functional.cross_entropy(centre(logits_NL), y_N)
+    torch.testing.assert_close(eq6_loss(game, found, logits_NL, batch) - plain, expected)
 
 
 def test_the_running_average_is_judged_with_a_gradient_of_the_members_size(tmp_path: Path):

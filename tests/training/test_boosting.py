@@ -15,6 +15,9 @@ from training.boosting import (
     edges,
     effective_samples,
     eq7_share,
+    imbalance,
+    label_loss,
+    log_normaliser,
     log_weights,
     theorem1,
     theorem1_eta,
@@ -140,6 +143,51 @@ def test_pitfall_9_mini_batch_gradients_are_unbiased():
     parts = [barrier(l_NL[rows], sign_NL[rows], 10.0) for rows in torch.arange(N).split(N // 8)]
     (mean,) = torch.autograd.grad(torch.stack(parts).mean(), l_NL)
     torch.testing.assert_close(mean, full)
+
+
+def test_the_weighted_barrier_climbs_definition_1s_sum():
+    """At l = 0 its gradient is that of the sum, over 2B and the labels' mean, whatever the weights' size."""
+    eta, B = 0.8, 10.0
+    S_NL, l_NL = normal(0, N, L, scale=3.0), torch.zeros(N, L, dtype=torch.float64, requires_grad=True)
+    weights_NL = imbalance(S_NL, eta, log_normaliser(S_NL, eta), N)
+    (gradient,) = torch.autograd.grad(barrier(l_NL, wanted_sign(S_NL), B, weights_NL=weights_NL), l_NL)
+    (wanted,) = torch.autograd.grad(edges(S_NL, l_NL, eta).mean(), l_NL)
+    torch.testing.assert_close(gradient, -wanted / (2 * B))
+
+
+def test_pitfall_9_the_weights_are_those_of_all_samples_and_unbiased_on_a_batch():
+    S_NL = normal(0, N, L, scale=2.0)
+    log_Z_L = log_normaliser(S_NL, 1.0)
+    plus_NL, minus_NL = log_weights(S_NL, 1.0)
+    whole_NL = imbalance(S_NL, 1.0, log_Z_L, N)
+    torch.testing.assert_close(whole_NL, N * (plus_NL.exp() - minus_NL.exp()).abs())
+    for rows in torch.arange(N).split(8):
+        assert torch.equal(imbalance(S_NL[rows], 1.0, log_Z_L, N), whole_NL[rows])
+
+
+def test_the_weights_are_finite_where_sinh_overflows_and_zero_at_ties():
+    S_NL = torch.tensor([[2000.0], [0.0], [-1.0]])
+    found = imbalance(S_NL, 1.0, log_normaliser(S_NL, 1.0), 3)[:, 0]
+    assert found.tolist() == [3.0, 0.0, 0.0]
+
+
+def test_the_saturating_barrier_rewards_undoing_the_residual_and_no_more():
+    l_NL = torch.tensor([[0.5], [2.5], [-2.5]], dtype=torch.float64, requires_grad=True)
+    sign_NL, cap_NL = torch.ones(3, 1), torch.full((3, 1), 2.0)
+    capped = [barrier(row[None], sign_NL[:1], 10.0, cap_NL=cap_NL[:1]) for row in l_NL]
+    literal = [barrier(row[None], sign_NL[:1], 10.0) for row in l_NL]
+    assert [a.item() == b.item() for a, b in zip(capped, literal, strict=True)] == [True, False, True]
+    torch.stack(capped).sum().backward()
+    assert l_NL.grad[1] == 0
+    assert l_NL.grad[0] < 0
+    assert l_NL.grad[2] < 0
+
+
+def test_labels_are_mixed_in_by_their_weight():
+    logits_NL, y_N = normal(0, N, L), torch.arange(N) % L
+    expected = 0.3 * -logits_NL.log_softmax(dim=1)[torch.arange(N), y_N].mean()
+    torch.testing.assert_close(label_loss(logits_NL, y_N, 0.3), expected)
+    assert label_loss(logits_NL, y_N, 0.0).item() == 0
 
 
 def test_pitfall_10_effective_samples_against_the_closed_form():

@@ -13,6 +13,7 @@ import pytest
 from bundle import open_bundle
 from tests.training.killable import run
 from training.cli import main
+from training.data.cifar import CIFAR10
 from training.progress import Quiet
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,6 +61,53 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(
     assert not (tmp_path / "models").exists(), "before any training starts"
 
 
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    """Thirty samples of three classes with a teacher's logits, and what is changed about them."""
+    x, y, logits = np.zeros((30, 4), np.float32), np.arange(30) % 3, np.zeros((30, 3), np.float32)
+    parts = {f"{part}_{name}": value for part in ("train", "test") for name, value in (("x", x), ("y", y))}
+    return {**parts, "train_logits": logits, "test_logits": logits, **changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"train_x": np.full((30, 4), np.nan, np.float32)}, "train x holds NaN or infinity in "),
+        ({"test_x": np.full((30, 4), np.inf, np.float32)}, "test x holds NaN or infinity in 120 places."),
+        ({"test_logits": np.zeros((30, 4), np.float32)}, "The teacher has 4 classes, but the data has 3."),
+        ({"train_y": np.arange(30) % 5}, "train y holds labels from 0 to 4, but there are 3 classes (from 0)."),
+        ({"train_logits": np.full((30, 3), np.nan)}, "The teacher's train logits hold NaN or infinity."),
+    ],
+)
+def test_data_or_a_teacher_that_cannot_be_used_are_one_sentence(
+    changes: dict[str, np.ndarray], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    np.savez(tmp_path / "mine.npz", **arrays(**changes))
+    assert main(["npz", "--models", str(tmp_path / "models"), "--set", f"data={tmp_path / 'mine.npz'}"]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith(f"train-ensemble: {sentence}")
+    assert output.err.count("\n") == 1
+    assert output.out == "", "no candidate, no teacher"
+    assert not list(tmp_path.glob("models/*"))
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [(None, "There is no {path}, and file:///nowhere cannot be had ("), (b"no archive", "{path} is damaged, ")],
+)
+def test_an_archive_that_is_missing_or_another_is_one_sentence(
+    content: bytes | None, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / CIFAR10.archive.file
+    if content is not None:
+        path.write_bytes(content)
+    given = ["--set", f"archives={tmp_path}", "--set", "url=file:///nowhere"]
+    assert main(["cifar10", "--models", str(tmp_path / "models"), *given]) == 2
+    output = capsys.readouterr()
+    assert output.err.startswith("train-ensemble: " + sentence.format(path=path))
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "models").exists()
+
+
 def test_arguments_that_argparse_refuses_are_exit_code_2_too():
     with pytest.raises(SystemExit) as caught:
         main(["digits", "--device", "tpu"])
@@ -77,6 +125,8 @@ def test_own_arrays_give_a_bundle_a_table_and_a_picture(tmp_path: Path, capsys: 
     np.savez(tmp_path / "mine.npz", **arrays)
     models = tmp_path / "models"
     settings = ["--set", f"data={tmp_path / 'mine.npz'}", "--set", "name=mine", *TINY_ARGUMENTS]
+    assert main(["npz", "--models", str(models), "--with-teacher", *settings]) == 2
+    assert "with_teacher needs the teacher itself" in capsys.readouterr().err
     assert main(["npz", "--models", str(models), "--seed", "3", *settings]) == 0
     printed = capsys.readouterr().out
     for part in ("mine/1: 40 held-out samples", "FLOPs", "accuracy", "agreement", "edge", "teacher", "100.00 %"):

@@ -21,8 +21,11 @@ def test_it_is_what_the_recipe_makes():
     assert training is not None
     config = dict(training.config)
     assert config.pop("classes") == ["conv-2-4"]
-    record = RECIPES["digits"].config.record()
+    record = RECIPES["digits"].config.override(["with_teacher=true"]).record()
     assert config == {key: record[key] for key in config}, "settings that came later are not in it"
+    assert training.refinement is not None
+    assert training.refinement.kept > 0
+    assert training.refinement.validation_loss < training.refinement.validation_loss_before
     assert training.data_sha256 == digits.load(training.seed).sha256()
     assert training.commit is not None
     assert not training.commit.endswith("-dirty")
@@ -32,9 +35,18 @@ def test_it_meets_its_targets_on_the_held_out_part():
     manifest = BUNDLE.manifest
     assert manifest.teacher.accuracy >= 0.98
     assert manifest.prefixes[0].flops_fraction <= 0.15
-    assert manifest.prefixes[-1].flops_fraction <= 0.8
-    assert manifest.prefixes[-1].accuracy >= manifest.teacher.accuracy - 0.01
-    assert manifest.prefixes[-1].accuracy > manifest.prefixes[0].accuracy
+    averaged = manifest.averaged
+    assert len(averaged) == len(manifest.members) - 1
+    assert averaged[-1].flops_fraction <= 0.8
+    assert averaged[-1].accuracy >= manifest.teacher.accuracy - 0.01
+    assert averaged[-1].accuracy > averaged[0].accuracy
+
+
+def test_its_last_stage_is_the_teacher():
+    manifest = BUNDLE.manifest
+    assert manifest.members[-1].combine == "replace"
+    assert manifest.prefixes[-1].accuracy == manifest.teacher.accuracy
+    assert manifest.prefixes[-1].agreement == 1
 
 
 def test_its_prefixes_are_as_accurate_as_the_manifest_says():

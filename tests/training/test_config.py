@@ -19,6 +19,7 @@ def test_every_type_is_parsed():
     assert (changed.gamma, changed.rounds, changed.member_widths) == (0.5, 3, (3, 7, 9))
     assert (changed.connection, changed.name) == ("residual", "mine")
     assert changed.epochs == DIGITS.epochs
+    assert [DIGITS.override([f"with_teacher={word}"]).with_teacher for word in ("true", "false")] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,11 @@ def test_every_type_is_parsed():
         ("rounds=2.5", "rounds='2.5' is not of type int."),
         ("member_widths=4,x", "member_widths='4,x' is not integers separated by commas."),
         ("member_widths=4,0", "must be one or more positive integers."),
+        ("with_teacher=yes", "with_teacher='yes' is neither true nor false."),
+        ("barrier=steep", "barrier='steep' is none of: literal, weighted, saturating."),
+        ("label_weight=-1", "label_weight=-1.0 must be at least 0."),
+        ("refine_epochs=-1", "refine_epochs=-1 must be at least 0."),
+        ("refine_learning_rate=0", "refine_learning_rate=0.0 must be positive and finite."),
         ("connection=tree", "connection='tree' is none of: none, residual, dense, lstm, gru."),
         ("rounds=0", "rounds=0 must be at least 1."),
         ("gamma=0", "gamma=0.0 must be positive and finite."),

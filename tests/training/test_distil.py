@@ -84,6 +84,57 @@ def test_a_module_is_a_teacher_in_eval_mode_and_comes_back_as_it_was(tmp_path: P
         assert prefix.agreement == pytest.approx(np.mean(answer.argmax(1) == logits_NL.argmax(1)))
 
 
+def test_the_teacher_is_a_last_stage_that_replaces_the_answer(tmp_path: Path):
+    data, _ = toy_data()
+    torch.manual_seed(0)
+    teacher = Teacher().train()
+    distil(teacher, data, CLASSES, dataclasses.replace(SMALL, with_teacher=True), models=tmp_path)
+    assert teacher.training
+    assert all(parameter.requires_grad for parameter in teacher.parameters())
+    bundle = open_bundle(tmp_path, "toy")
+    *members, last = bundle.manifest.members
+    assert [member.combine for member in members] == ["mean", "mean"]
+    assert (last.combine, last.connections, last.round) == ("replace", (), None)
+    assert (last.flops, last.parameters) == (2 * 6 * 3, 21)
+    with torch.no_grad():
+        logits_NL = teacher.eval()(torch.from_numpy(data.test.x)).numpy()
+    *_, answer = running_average(bundle, data.test.x)
+    np.testing.assert_allclose(answer, logits_NL, atol=1e-5)
+    whole = bundle.manifest.prefixes[-1]
+    assert (whole.agreement, whole.accuracy) == (1, pytest.approx(bundle.manifest.teacher.accuracy))
+    costs = [member.flops for member in bundle.manifest.members]
+    assert whole.flops_fraction == pytest.approx(sum(costs) / last.flops), "a request that gets there ran all of them"
+
+
+def test_a_teacher_known_by_its_logits_cannot_be_a_stage(tmp_path: Path):
+    data, logits = toy_data()
+    with pytest.raises(BadTeacher, match="with_teacher needs the teacher itself, but only its logits were given"):
+        distil(logits, data, CLASSES, dataclasses.replace(SMALL, with_teacher=True), models=tmp_path)
+    assert list(tmp_path.iterdir()) == [], "nothing is left behind"
+
+
+class Untraceable(Teacher):
+    """What it does depends on values that only a run knows."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits_NL = super().forward(x)
+        return 2 * logits_NL if float(x.sum()) > 0 else logits_NL
+
+
+def test_a_teacher_that_cannot_be_exported_is_one_sentence_before_any_round(tmp_path: Path):
+    data, _ = toy_data()
+    with pytest.raises(BadTeacher, match="The teacher cannot be a stage of the bundle") as caught:
+        never = [NeverBuilt(widths=(5, 4))]
+        distil(Untraceable(), data, never, dataclasses.replace(SMALL, with_teacher=True), models=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+class NeverBuilt(FullyConnected):
+    def build(self, *arguments):
+        raise AssertionError("a round was begun")
+
+
 def with_logits(**changes) -> Logits:
     return dataclasses.replace(toy_data()[1], **changes)
 

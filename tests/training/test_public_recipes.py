@@ -217,7 +217,7 @@ def test_own_images_with_a_published_teacher(tmp_path: Path):
 
 def test_a_published_teacher_is_for_raw_pixels_and_for_nobody_who_brings_logits(tmp_path: Path):
     recipe = RECIPES["npz"]
-    with pytest.raises(BadTeacher, match="takes uint8 images of shape .*, but the samples are float32 of shape"):
+    with pytest.raises(BadTeacher, match=r"takes uint8 images of shape .*, but the samples are float32"):
         recipe.prepare(recipe.config.override(image_arrays(tmp_path, "float32")))
     logits = np.zeros((50, 10), np.float32)
     with pytest.raises(BadConfig, match="holds a teacher's logits and teacher_checkpoint names another"):

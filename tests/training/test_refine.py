@@ -84,10 +84,11 @@ def test_each_member_runs_once_a_batch_in_order_and_in_training_mode(played: tup
 def test_the_loss_is_the_weighted_mean_over_prefixes(tmp_path: Path):
     random = torch.Generator().manual_seed(0)
     averages, teacher_NL = [torch.randn(5, 3, generator=random) for _ in range(3)], torch.randn(5, 3, generator=random)
+    y_N = torch.zeros(5, dtype=torch.int64)
     each = [float(boosting.distillation_loss(average_NL, teacher_NL, 4.0)) for average_NL in averages]
-    alike = prefix_loss(toy_game(tmp_path), averages, teacher_NL)
+    alike = prefix_loss(toy_game(tmp_path), averages, teacher_NL, y_N)
     assert float(alike) == pytest.approx(sum(each) / 3)
-    early = prefix_loss(toy_game(tmp_path, refine_emphasis=-1.0), averages, teacher_NL)
+    early = prefix_loss(toy_game(tmp_path, refine_emphasis=-1.0), averages, teacher_NL, y_N)
     assert float(early) == pytest.approx((each[0] + each[1] / 2 + each[2] / 3) / (1 + 1 / 2 + 1 / 3))
     assert prefix_weights(2, 1.0) == pytest.approx([1 / 3, 2 / 3])
 

@@ -66,7 +66,7 @@ def test_pitfall_15_is_of_classifiers_only(tmp_path: Path, game: Game):
     assert isinstance(toy_game(tmp_path).task, Classification)
     assert toy_game(tmp_path).task.gauge(outputs_NL).tolist() == [[-1, 1]]
     assert game.task.gauge(outputs_NL).tolist() == [[1, 3]]
-    assert game.task.loss(outputs_NL + 1, outputs_NL).item() == 1
+    assert game.task.loss(outputs_NL + 1, outputs_NL, torch.zeros(len(outputs_NL), 1)).item() == 1
 
 
 def test_a_single_output_is_not_centred_away(game: Game):

@@ -17,7 +17,7 @@ from training.errors import BadConfig
 from training.progress import Quiet
 from training.reproduce import EXPERIMENTS, figure2
 from training.reproduce.bench import Bench
-from training.reproduce.command import run
+from training.reproduce.command import Plan, run
 from training.reproduce.experiment import Arm, Cell, Experiment, Values
 from training.reproduce.render import DOCUMENT, render, result_path
 from training.reproduce.series import Series
@@ -93,7 +93,7 @@ class Recorder:
 
     def run(self, docs: Path, seeds: int = 2, *assignments: str) -> list[tuple[str, int]]:
         self.runs.clear()
-        run(self.experiment, docs, seeds, assignments, Quiet())
+        run(self.experiment, Plan(seeds, None, assignments), docs, Quiet())
         return list(self.runs)
 
 
@@ -130,6 +130,25 @@ def test_a_result_says_how_it_was_made_but_not_where(tmp_path: Path):
     assert str(tmp_path) not in result_path(tmp_path, recorder.experiment).read_text()
 
 
+def test_one_recipe_can_be_run_alone_and_the_others_results_stay(tmp_path: Path):
+    recorder = Recorder()
+    other = Arm(name="plain", recipe="cube", run=recorder.arm("cube"))
+    recorder.experiment = dataclasses.replace(recorder.experiment, arms=(*recorder.experiment.arms, other))
+    recorder.run(tmp_path, 1)
+    recorder.epochs = 4
+    recorder.runs.clear()
+    run(recorder.experiment, Plan(2, "cube"), tmp_path, Quiet())
+    assert recorder.runs == [("cube", 1)]
+    cells = Store(result_path(tmp_path, recorder.experiment)).cells
+    assert [(cell.recipe, cell.arm, cell.seed) for cell in cells] == [
+        ("digits", "plain", 0),
+        ("digits", "short", 0),
+        ("cube", "plain", 0),
+        ("cube", "plain", 1),
+    ]
+    assert cells[-1].command == "train-ensemble reproduce fake --seeds 2 --recipe cube"
+
+
 def test_arms_that_an_experiment_no_longer_has_are_dropped(tmp_path: Path):
     recorder = Recorder()
     recorder.run(tmp_path, 1)
@@ -151,6 +170,7 @@ def test_the_list_explains_every_experiment_in_a_line(capsys: pytest.CaptureFixt
         ([], "An experiment is needed; there are: figure2-digits, "),
         (["figure4"], "There is no experiment 'figure4'; there are: figure2-digits, "),
         (["theorem1", "--seeds", "0"], "--seeds 0 must be at least 1."),
+        (["theorem1", "--recipe", "npz"], "theorem1 has no arm of recipe 'npz', only of: digits, ellipsoid, cube."),
         (["theorem1", "--set", "gama=1"], "There is no setting 'gama'; there are: name, seed,"),
         (["figure2-cifar10", "--set", "archives=nowhere", "--set", "url=file:///nowhere"], "There is no nowhere/"),
     ],

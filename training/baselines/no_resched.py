@@ -25,9 +25,10 @@ def no_resched(game: Game, families: Sequence[ModelClass], budgets: Sequence[flo
     """
     answers = list[Answer]()
     for k, budget in enumerate(budgets, start=1):
+        affordable = dict.fromkeys(within(game, family, budget) for family in families)  # families can meet when scaled
         singles = [
-            distil_single(game, within(game, family, budget), f"NO-RESCHED {family.name}", k, len(budgets))
-            for family in families
+            distil_single(game, model_class, f"NO-RESCHED {model_class.name}", k, len(budgets))
+            for model_class in affordable
         ]
         answers.append((max(singles, key=lambda network: quality(game, network)),))
     return answers
@@ -42,6 +43,7 @@ def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
     """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
     mine = Split(ranks.share(game.data.validation.x), ranks.share(game.data.validation.y))
     logits_NL = logits_of(game, network, mine)
-    loss = ranks.mean(game.task.loss(logits_NL, game.target.validation_NL.cpu()), len(mine))
+    target = game.target
+    own = game.task.loss(logits_NL, target.validation_NL.cpu(), target.validation_y_N.cpu())
     found = ranks.mean(torch.tensor(score(game, logits_NL, mine), dtype=torch.float64), len(mine))
-    return (-1 if game.data.task == "regression" else 1) * float(found), -float(loss)
+    return (-1 if game.data.task == "regression" else 1) * float(found), -float(ranks.mean(own, len(mine)))

@@ -55,7 +55,8 @@ def fit(
         x, teacher_NL = game.look(views, batch)
         with game.autocast():
             answered = answers(x)
-        losses = [game.task.loss(logits_NL.float(), teacher_NL) for logits_NL in answered]
+        y_N = game.target.train_y_N[batch]
+        losses = [game.task.loss(logits_NL.float(), teacher_NL, y_N) for logits_NL in answered]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)

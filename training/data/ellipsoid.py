@@ -8,7 +8,7 @@ from training.data.arrays import Data, Split
 from training.determinism import derive_seed
 
 DIMENSIONS = 32
-SAMPLES = {"train": 6000, "validation": 1000, "test": 2000}
+SAMPLES = {"train": 24000, "validation": 2000, "test": 10000}
 
 
 def load(seed: int) -> Data:

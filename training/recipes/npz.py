@@ -31,13 +31,15 @@ CONFIG = NpzConfig(
     name="npz",
     teacher_widths=(32, 64),
     member_widths=(8, 16),
-    connection="dense",
+    connection="residual",
     first_expansion=1,
     eta_rule="scaled",
     gamma=0.0125,
     bound_factor=3.0,
     task_loss="running_average",
     on_failure="best",
+    epochs=6,
+    refine_epochs=24,
 )
 
 

@@ -26,14 +26,14 @@ from training.reproduce.experiment import Values
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.targets import Logits
 
-PAPER_KEYS = ("expansions", "first_expansion", "eta", "eta_rule", "bound_factor", "task_loss", "on_failure")
+PAPER_KEYS = ("expansions", "first_expansion", "eta", "eta_rule", "task_loss", "on_failure")
 """Settings that a recipe may change and the paper fixes; their defaults in `Config` are the paper's."""
 
 
 def paper(config: RecipeConfig) -> RecipeConfig:
     """Literally Algorithms 1 and 2: Eq. 6 on the member alone, Definition 1, eta = 1, stop where no learner is found.
 
-    Gamma, the connection and everything of the networks and of their optimiser stay the recipe's.
+    What the paper leaves open stays the recipe's: gamma, the bound B, the connection, the networks, their optimiser.
     """
     fixed: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(Config)}
     connection = config.connection if config.connection != "none" else fixed["connection"]
@@ -84,7 +84,7 @@ def run_resched(bench: Bench, config: RecipeConfig) -> Values:
 
 
 def run_no_resched(bench: Bench, config: RecipeConfig) -> Values:
-    """A single model for each budget of the ensemble, of the teacher's family or of the members'."""
+    """A single model for each budget of the ensemble."""
     with bench.game(config) as game:
         answers = no_resched(game, families(bench), budgets_of(game))
         return {
@@ -123,10 +123,19 @@ def run_teacher(bench: Bench, config: RecipeConfig) -> Values:
 
 
 def families(bench: Bench) -> list[ModelClass]:
-    """Where a single model may come from: the teacher's family where it is one, and the members'."""
-    teacher = bench.prepared.teacher
-    own = [] if isinstance(teacher, nn.Module | Logits) else [teacher]
-    return [*own, bench.prepared.classes[0]]
+    """Where a single model may come from: the teacher's family, as deep and half as deep, and the members'.
+
+    Beside a teacher that was not trained here, the members' family at the teacher's depth takes its place.
+    """
+    config, teacher, members = bench.config, bench.prepared.teacher, bench.prepared.classes[0]
+    if isinstance(teacher, nn.Module | Logits):
+        teacher = _resized(members, widths=config.teacher_widths, blocks=config.teacher_blocks)
+    return list(dict.fromkeys([teacher, _resized(teacher, blocks=max(1, config.teacher_blocks // 2)), members]))
+
+
+def _resized(model_class: ModelClass, **changes: object) -> ModelClass:
+    """Every family is a dataclass of widths and blocks."""
+    return dataclasses.replace(model_class, **changes)  # type: ignore[type-var]
 
 
 def budgets_of(game: Game) -> list[float]:

@@ -6,6 +6,7 @@ import argparse
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.config import RecipeConfig
@@ -16,7 +17,7 @@ from training.recipes import RECIPES
 from training.reproduce import EXPERIMENTS, hardware
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Arm, Cell, Experiment
-from training.reproduce.render import picture_path, render, result_path
+from training.reproduce.render import RESULTS, picture_path, render, result_path
 from training.reproduce.store import Store
 
 WORK = ".work"
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("name", nargs="?", metavar="NAME", help="see --list")
     parser.add_argument("--seeds", type=int, metavar="K", help="run seeds 0 to K - 1 (as many as --list says)")
+    parser.add_argument("--recipe", metavar="NAME", help="run the arms of this recipe only (all)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe's setting")
     parser.add_argument("--docs", type=Path, default=Path("docs"), metavar="DIR", help="where results are (docs)")
     parser.add_argument("--list", action="store_true", help="explain each experiment in a line, and stop")
@@ -51,29 +53,63 @@ def reproduce(arguments: Sequence[str], reporter: Reporter) -> list[str]:
     if not options.render:
         experiment = _find(options.name)
         seeds = experiment.seeds if options.seeds is None else options.seeds
-        run(experiment, options.docs, seeds, options.set, reporter)
+        run(experiment, Plan(seeds, options.recipe, tuple(options.set)), options.docs, reporter)
     return [f"results: {_write(options.docs)}"]
 
 
-def run(experiment: Experiment, docs: Path, seeds: int, assignments: Sequence[str], reporter: Reporter) -> None:
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What of an experiment is to be run, and under which settings."""
+
+    seeds: int
+    """From 0."""
+    recipe: str | None = None
+    """The only one whose arms are run; None: all."""
+    assignments: tuple[str, ...] = ()
+    """Changed settings, as ``key=value``."""
+
+    def arms(self, experiment: Experiment) -> list[Arm]:
+        """The arms that are run.
+
+        Raises:
+            BadConfig: no seed, or a recipe that the experiment does not have.
+        """
+        recipes = list(dict.fromkeys(arm.recipe for arm in experiment.arms))
+        if self.seeds < 1:
+            raise BadConfig(f"--seeds {self.seeds} must be at least 1.")
+        if self.recipe not in {None, *recipes}:
+            raise BadConfig(f"{experiment.name} has no arm of recipe {self.recipe!r}, only of: {', '.join(recipes)}.")
+        return [arm for arm in experiment.arms if self.recipe in {None, arm.recipe}]
+
+    def base(self, arm: Arm, seed: int) -> RecipeConfig:
+        """The recipe's settings on one seed, before the arm changes them."""
+        return RECIPES[arm.recipe].config.override([*self.assignments, f"seed={seed}"])
+
+    def command(self, experiment: Experiment, base: RecipeConfig) -> str:
+        """What repeats it, without the places where files lie: results travel."""
+        words = ["train-ensemble", "reproduce", experiment.name, "--seeds", str(self.seeds)]
+        words += ["--recipe", self.recipe] if self.recipe else []
+        for key in (assignment.partition("=")[0] for assignment in self.assignments):
+            value = base.record()[key]
+            words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"]
+        return shlex.join(words)
+
+
+def run(experiment: Experiment, plan: Plan, docs: Path, reporter: Reporter) -> None:
     """Every arm on every seed, seed by seed, except those that are finished under the same settings."""
-    if seeds < 1:
-        raise BadConfig(f"--seeds {seeds} must be at least 1.")
-    bases = {
-        (arm.recipe, seed): RECIPES[arm.recipe].config.override([*assignments, f"seed={seed}"])
-        for arm in experiment.arms
-        for seed in range(seeds)
-    }
-    store = Store(result_path(docs, experiment))
-    for seed in range(seeds):
-        benches = dict[str, Bench]()
-        for arm in experiment.arms:
-            base = bases[arm.recipe, seed]
-            if store.has(arm.recipe, arm.name, seed, arm.settings(base).record()):
-                continue
-            work = docs / "results" / WORK
-            bench = benches.setdefault(arm.recipe, Bench(RECIPES[arm.recipe], base, work, reporter))
-            store.add(_cell(arm, bench, arm.settings(base), _command(experiment, seeds, assignments, base)))
+    arms = plan.arms(experiment)
+    cells = [(plan.base(arm, seed), arm) for seed in range(plan.seeds) for arm in arms]
+    store, benches = Store(result_path(docs, experiment)), dict[tuple[str, int], Bench]()
+    for base, arm in cells:  # by now every setting is found right
+        config = arm.settings(base)
+        if store.has(arm.recipe, arm.name, config.seed, config.record()):
+            continue
+        if (arm.recipe, config.seed) not in benches:
+            work = docs / RESULTS / WORK
+            benches = {key: bench for key, bench in benches.items() if key[1] == config.seed}  # data of other seeds
+            benches[arm.recipe, config.seed] = Bench(RECIPES[arm.recipe], base, work, reporter)
+        bench = benches[arm.recipe, config.seed]
+        store.add(_cell(arm, bench, config, plan.command(experiment, base)))
     store.keep([(arm.recipe, arm.name) for arm in experiment.arms])
 
 
@@ -95,15 +131,6 @@ def _cell(arm: Arm, bench: Bench, config: RecipeConfig, command: str) -> Cell:
         seconds=round(time.perf_counter() - start, 1),
         command=command,
     )
-
-
-def _command(experiment: Experiment, seeds: int, assignments: Sequence[str], base: RecipeConfig) -> str:
-    """What repeats it, without the places where files lie: results travel."""
-    words = ["train-ensemble", "reproduce", experiment.name, "--seeds", str(seeds)]
-    for key in (assignment.partition("=")[0] for assignment in assignments):
-        value = base.record()[key]
-        words += ["--set", f"{key}={','.join(map(str, value)) if isinstance(value, list) else value}"]
-    return shlex.join(words)
 
 
 def _find(name: str | None) -> Experiment:

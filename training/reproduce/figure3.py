@@ -157,7 +157,7 @@ def _row(cell: Cell) -> list[object]:
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """FLOPs by round: the member, and its connections below it, one panel for each recipe."""
     recipes = list(dict.fromkeys(cell.recipe for cell in cells))
-    figure, panels = picture.panels(len(recipes), width=3.2 * len(recipes), height=3.6)
+    figure, panels = picture.panels(len(recipes), width=2.6 * len(recipes), height=3.6)
     for axes, recipe in zip(panels, recipes, strict=True):
         of = {cell.arm: cell.values for cell in cells if cell.recipe == recipe}
         for kind, colour in zip(KINDS, COLOURS, strict=True):
@@ -167,7 +167,8 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
                 axes.plot(T, [one["flops"] / teacher for one in rounds], "o-", color=colour, ms=3, label=f"{kind}")
                 axes.plot(T, [one["connections"] / teacher for one in rounds], "x:", color=colour, ms=4)
         axes.set_ylim(bottom=0)
-        picture.plain(axes, title=recipe, x="round", y="fraction of the teacher's FLOPs")
+        first = recipe == recipes[0]
+        picture.plain(axes, title=recipe, x="round", y="fraction of the teacher's FLOPs" if first else "")
     panels[0].plot([], [], "o-", color="black", ms=3, label="member")
     panels[0].plot([], [], "x:", color="black", ms=4, label="its connections")
     picture.legend(figure, panels[0], columns=6)

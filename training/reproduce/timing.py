@@ -52,14 +52,26 @@ class Stopwatch:
         if structure not in self._known:
             (graph,) = export_members(_alone(features, member))
             links = [tap for stage in features.read(member.sources, slice(0, max(BATCHES))) for tap in stage]
-            self._known[structure] = graph_times(graph.content, [self._x, *(tap.cpu().numpy() for tap in links)])
+            self._known[structure] = self.times(graph.content, [self._x, *(tap.cpu().numpy() for tap in links)])
         return self._known[structure]
+
+    def times(self, content: bytes, inputs: Sequence[Array]) -> Times:
+        """One graph on the first rows of its inputs, repeated where there are too few."""
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        names = [edge.name for edge in session.get_inputs()]
+        times = Times()
+        for batch in BATCHES:
+            rows = [np.resize(value, (batch, *value.shape[1:])) for value in inputs]
+            times[str(batch)] = fastest_ms(session, dict(zip(names, rows, strict=True)))
+        return times
 
     def _network(self, network: nn.Module) -> Times:
         structure = repr(network)
         if structure not in self._known:
             content = export_plain(network, torch.from_numpy(self._x[:2]))
-            self._known[structure] = graph_times(content, [self._x])
+            self._known[structure] = self.times(content, [self._x])
         return self._known[structure]
 
 
@@ -69,19 +81,6 @@ def _alone(features: Features, member: TrainedMember) -> Ensemble:
     ensemble = Ensemble(features, features, logits_NL, logits_NL)
     ensemble.members = [member]
     return ensemble
-
-
-def graph_times(content: bytes, inputs: Sequence[Array]) -> Times:
-    """One graph on the first rows of its inputs, repeated where there are too few."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    names = [edge.name for edge in session.get_inputs()]
-    times = Times()
-    for batch in BATCHES:
-        rows = [np.resize(value, (batch, *value.shape[1:])) for value in inputs]
-        times[str(batch)] = fastest_ms(session, dict(zip(names, rows, strict=True)))
-    return times
 
 
 def fastest_ms(session: ort.InferenceSession, feed: dict[str, Array]) -> float:

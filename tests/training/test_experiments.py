@@ -1,0 +1,197 @@
+"""What the experiments measure, on the toy problem and by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from tests.training.test_reproduce import cell, points
+from tests.training.toy import toy_game
+from training import Config
+from training.baselines import resched
+from training.bdistil import run_rounds
+from training.ensemble import Ensemble
+from training.progress import Quiet
+from training.recipes import RECIPES
+from training.reproduce import EXPERIMENTS, ablate_connections, ablate_gamma, arms, compare_ensembles, find_wl, theorem1
+from training.reproduce.bench import Bench
+from training.reproduce.prefixes import baseline_points, ensemble_points
+from training.reproduce.timing import BATCHES, Stopwatch, total
+
+DIGITS = RECIPES["digits"].config
+
+
+def test_paper_mode_is_the_papers_with_the_recipes_networks():
+    recipe = dataclasses.replace(DIGITS, refine_epochs=12)
+    literal, plain = arms.paper(recipe), Config(name="plain")
+    for key in arms.PAPER_KEYS:
+        assert getattr(literal, key) == getattr(plain, key), key
+    assert (literal.eta, literal.eta_rule, literal.task_loss, literal.on_failure) == (1.0, "literal", "member", "stop")
+    assert (literal.epochs, literal.refine_epochs) == (recipe.epochs + 12, 0), "the same passes in all"
+    assert (literal.member_widths, literal.gamma, literal.rounds) == (recipe.member_widths, recipe.gamma, recipe.rounds)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_arm_can_be_set_up(name: str):
+    experiment = EXPERIMENTS[name]
+    for arm in experiment.arms:
+        config = arm.settings(RECIPES[arm.recipe].config)
+        assert config.seed == 0
+        assert config.name == arm.recipe
+    assert len({(arm.recipe, arm.name) for arm in experiment.arms}) == len(experiment.arms)
+
+
+def test_a_single_model_may_be_as_deep_as_the_teacher_half_as_deep_or_a_member(tmp_path: Path):
+    bench = Bench(RECIPES["digits"], dataclasses.replace(DIGITS, teacher_blocks=4), tmp_path, Quiet())
+    assert [family.name for family in arms.families(bench)] == ["conv-8-16x4", "conv-8-16x2", "conv-2-4"]
+    bench.prepared = dataclasses.replace(bench.prepared, teacher=nn.Identity())
+    assert [family.name for family in arms.families(bench)] == ["conv-8-16x4", "conv-8-16x2", "conv-2-4"]
+
+
+def test_prefixes_of_an_ensemble_are_the_means_of_their_members(tmp_path: Path):
+    game = toy_game(tmp_path, rounds=2, epochs=1, connection="dense")
+    ensemble = run_rounds(game).ensemble
+    found = ensemble_points(game, ensemble, None)
+    assert [set(point) for point in found] == [{"flops", "accuracy"}] * 2
+    # S / t is what the running average lacks; on the training part both ways must agree.
+    average_NL = ensemble.teacher_train_NL + ensemble.S_train_NL / 2
+    training = dataclasses.replace(game.data, test=game.data.train)
+    again = ensemble_points(
+        dataclasses.replace(game, data=training, target=dataclasses.replace(game.target, test_NL=game.target.train_NL)),
+        ensemble,
+        None,
+    )
+    assert again[1]["accuracy"] == pytest.approx((average_NL.argmax(1).numpy() == game.data.train.y).mean())
+    assert found[0]["flops"] < found[1]["flops"]
+
+
+class Counting(Stopwatch):
+    """Counts what is timed."""
+
+    def __init__(self, x) -> None:
+        super().__init__(x)
+        self.timed = 0
+
+    def times(self, content, inputs):
+        self.timed += 1
+        return {str(batch): float(batch) for batch in BATCHES}
+
+
+def test_one_structure_is_timed_once_and_an_answer_takes_the_sum(tmp_path: Path):
+    game = toy_game(tmp_path, epochs=1)
+    stopwatch = Counting(game.data.test.x)
+    found = baseline_points(game, resched(game, game.classes[0], 3), stopwatch)
+    assert stopwatch.timed == 1
+    assert [point["ms"] for point in found] == [{"1": k * 1.0, "64": k * 64.0} for k in (1, 2, 3)]
+    assert total([]) == {"1": 0, "64": 0}
+
+
+def test_theorem_1_follows_the_residual_round_by_round(tmp_path: Path):
+    game = toy_game(tmp_path, rounds=3, epochs=1)
+    ensemble = run_rounds(game).ensemble
+    rounds = theorem1.follow(game, ensemble)
+    assert rounds[-1]["sup_norm"] == pytest.approx(float(ensemble.S_train_NL.abs().max()) / 3)
+    assert [one["sup_norm"] <= one["G"] for one in rounds] == [True] * 3, "a mean is within its largest part"
+    assert rounds[0]["G"] <= rounds[1]["G"] <= rounds[2]["G"]
+    assert rounds[0]["eq7_share"] is None, "every pair is a tie"
+    assert rounds[1]["smallest_edge"] == pytest.approx(ensemble.members[1].round.smallest_edge)
+    assert rounds[2]["bounds"]["eq7"] == pytest.approx(rounds[2]["G"] / 3)
+
+
+def test_the_adversary_beats_eq_10_and_no_other_bound():
+    played = theorem1.run_adversary(None, None)["rounds"]
+    assert all(one["paper_eta"] > one["bounds"]["paper"] for one in played)
+    assert all(one["paper_eta"] <= one["bounds"]["paper_eta"] for one in played)
+    assert all(one["best_eta"] <= one["bounds"]["best_eta"] for one in played)
+    told = theorem1.report([cell(theorem1.ADVERSARY, samples=50_000, rounds=played)])
+    assert "+44 %" in told
+
+
+def one_member(game) -> Ensemble:
+    ensemble = run_rounds(dataclasses.replace(game, config=dataclasses.replace(game.config, rounds=1))).ensemble
+    assert len(ensemble) == 1
+    return ensemble
+
+
+def test_find_wl_controls_only_let_the_teacher_in(tmp_path: Path):
+    game = toy_game(tmp_path, epochs=2)
+    ensemble = one_member(game)
+    verdicts = find_wl.control_verdicts(game, ensemble)
+    assert {name: verdict.accepted for name, verdict in verdicts.items()} == {
+        "constant": False,
+        "noise": False,
+        "teacher": True,
+    }
+    assert verdicts["teacher"].smallest_edge == pytest.approx(0, abs=1e-9)
+
+
+def test_find_wl_constant_control_meets_definition_1_without_looking(tmp_path: Path):
+    """Pitfall 5: with a residual that asks each label for one direction, the control has a positive edge everywhere."""
+    game = toy_game(tmp_path, epochs=2)
+    ensemble = one_member(game)
+    ensemble.S_train_NL = torch.tensor([[1.0, -0.5, -0.5]]).double().expand(len(game.data.train), 3)
+    verdict = find_wl.control_verdicts(game, ensemble)["constant"]
+    assert verdict.smallest_edge > 0
+    assert not verdict.accepted
+
+
+def test_find_wl_trains_every_init_anew(tmp_path: Path):
+    game = toy_game(tmp_path, epochs=1, max_search=find_wl.INITS, connection="residual", first_expansion=0)
+    ensemble = one_member(game)
+    edges = [find_wl.judge_trial(game, ensemble, 1, init).smallest_edge for init in (0, 1, 0)]
+    assert edges[0] != edges[1]
+    assert edges[0] == edges[2]
+
+
+def rounds(*accepted: bool) -> list[dict[str, object]]:
+    return [
+        {"weak_learner": one, "eq7_share": 0.25 + one / 2, "smallest_edge": one - 0.5, "attempts": 2 - one}
+        for one in accepted
+    ]
+
+
+def test_ablate_gamma_leaves_the_first_round_out():
+    name = ablate_gamma._name(ablate_gamma.MEMBER, 0.01)
+    told = ablate_gamma.report([cell(name, points=points(0.5, 0.6, 0.7), rounds=rounds(True, True, False))])
+    (row,) = [line for line in told.splitlines() if line.startswith("| paper")]
+    cells = [part.strip() for part in row.strip("|").split("|")]
+    assert cells == ["paper", "0.01", "3.0", "50", "0.50", "-0.500", "1.5", "70.00"]
+
+
+def test_ablate_gamma_has_nothing_to_say_of_a_run_that_ended_at_once(tmp_path: Path):
+    name = ablate_gamma._name(ablate_gamma.AVERAGE, ablate_gamma.OFF)
+    found = [cell(name, points=points(0.5), rounds=rounds(True))]
+    assert "—" in ablate_gamma.report(found)
+    ablate_gamma.draw(found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
+
+
+def test_ablate_connections_tells_gain_cost_and_lost_parallelism(tmp_path: Path):
+    cells = [
+        cell("none", points=points(0.80, 0.90, ms=1.0), sources=[[], []]),
+        cell("dense", points=points(0.80, 0.95, each=11, ms=1.5), sources=[[], [0]]),
+    ]
+    told = ablate_connections.report(cells)
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in told.splitlines()]
+    assert ["digits", "dense", "95.00", "5.00", "2.50", "1.10", "1.50", "1.50", "2", "1"] in lines
+    ablate_connections.draw(cells, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
+
+
+def test_compare_ensembles_gives_every_method_the_same_budget(tmp_path: Path):
+    cells = [
+        cell(compare_ensembles.BDISTIL, points=points(0.8, 0.9, ms=1.0)),
+        cell("independent", points=points(0.7, 0.75)),
+        cell("multi-exit", points=points(0.85, 0.86, 0.87, each=6)),
+    ]
+    told = compare_ensembles.report(cells)
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in told.splitlines()]
+    assert ["digits", "1", "80.00", "70.00", "—", "—", "85.00"] in lines, "6 of 10 FLOPs; the next exit costs 12"
+    assert ["digits", "2", "90.00", "75.00", "—", "—", "87.00"] in lines
+    assert ["digits", "multi-exit", "3", "0.90", "—", "—"] in lines
+    compare_ensembles.draw(cells, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
