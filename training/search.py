@@ -14,6 +14,7 @@ import json
 import math
 import typing
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import optuna
@@ -179,7 +180,7 @@ def area(costs: Sequence[float], accuracies: Sequence[float], chance: float) -> 
     """
     edges = [0.0, *(min(1.0, cost) for cost in costs), 1.0]
     heights = [chance, *accuracies]
-    return sum(height * (after - before) for height, before, after in zip(heights, edges, edges[1:], strict=True))
+    return sum(height * (after - before) for height, (before, after) in zip(heights, pairwise(edges), strict=True))
 
 
 def _text(value: object) -> str:
