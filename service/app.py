@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.access import Access
 from service.context import Context
@@ -30,6 +31,7 @@ from service.engine.reserve import Reserve
 from service.engine.scheduler import Scheduler
 from service.engine.worker import Worker
 from service.errors import InternalError, InvalidField, MethodNotAllowed, NotFound, Problem, problem_response
+from service.express import Express
 from service.ingress import Ingress, visit_of
 from service.kept import KeptStates
 from service.ledger import Ledger
@@ -44,6 +46,21 @@ log = logging.getLogger(__name__)
 
 WALKS = 20
 """Requests that each model answers before the service is ready."""
+
+
+class Application(FastAPI):
+    """FastAPI with something in front: as its middleware, that would come after FastAPI's own work on a request."""
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request, WebSocket or lifespan."""
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+    async def framework(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What FastAPI does."""
+        await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -96,14 +113,19 @@ def _build(context: Context, access: Access) -> FastAPI:
         await context.repository.close()
         await asyncio.to_thread(context.worker.stop)
 
-    app = FastAPI(title="anytime-distil", lifespan=lifespan)
+    app = Application(title="anytime-distil", lifespan=lifespan)
     app.state.context = context
     for module in (predict, stream, continuation, feedback, models, health):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)
-    app.add_middleware(
-        Ingress,
+    express = Express(
+        app.framework,
+        endpoints={"/predict": predict.predict, "/predict/stream": stream.predict_stream},
+        on_problem=_answer_with_problem,
+    )
+    app.front = Ingress(
+        express,
         clock=context.clock,
         access=access,
         max_body_bytes=context.settings.max_body_bytes,

@@ -8,13 +8,16 @@ from urllib.parse import parse_qsl
 
 import orjson
 from pydantic import BaseModel, ValidationError
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from service import npy
 from service.errors import InvalidField, MalformedBody
+from service.ingress import visit_of
 from service.schemas import Knobs, PredictRequest
 
 Schema = TypeVar("Schema", bound=BaseModel)
+
+NPY = npy.MEDIA_TYPE.encode()
 
 
 async def read_json(request: Request, schema: type[Schema]) -> Schema:
@@ -44,7 +47,7 @@ async def read_predict(request: Request) -> PredictRequest:
         Problem: as `read_json`.
     """
     query = request.scope["query_string"]
-    if request.headers.get("content-type") == npy.MEDIA_TYPE:
+    if visit_of(request).headers.get(b"content-type") == NPY:
         knobs = knobs_of(query)
         try:
             inputs = npy.decode(await _read(request))
@@ -76,10 +79,13 @@ def knobs_of(query: bytes) -> Knobs:
 
 
 async def _read(request: Request) -> bytes:
-    try:
-        return await request.body()
-    except ClientDisconnect as error:
-        raise MalformedBody("The client hung up before the whole body had come.") from error
+    """All of the body; most come in one message."""
+    parts: list[bytes] = []
+    while (message := await request.receive())["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+    raise MalformedBody("The client hung up before the whole body had come.")
 
 
 def _validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:

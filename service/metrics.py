@@ -74,6 +74,7 @@ class Metrics:
         self._models: dict[str, _Model] = {}
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._labelled_by_model: list[MetricWrapperBase] = []
+        self._latencies: dict[tuple[str, int], Histogram] = {}
         self._latency = self._histogram(
             "request_duration_seconds", "From the request's head to the answer's last byte.", SECONDS, "path", "status"
         )
@@ -193,7 +194,7 @@ class Metrics:
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""
-        self._latency.labels(visit.route, visit.status).observe(now - visit.arrived)
+        self._latency_of(visit.route, visit.status).observe(now - visit.arrived)
         if visit.deadline is None:
             return
         late_s = now - visit.deadline.at
@@ -253,6 +254,13 @@ class Metrics:
         prefix = self._models[model].regressions[members - 1]
         prefix.labelled.inc(rows)
         prefix.squared_error.inc(squared_error)
+
+    def _latency_of(self, route: str, status: int) -> Histogram:
+        """Looked up by label once: that costs as much as all the rest."""
+        child = self._latencies.get((route, status))
+        if child is None:
+            child = self._latencies[route, status] = self._latency.labels(route, status)
+        return child
 
     def _prefix(self, model: str, members: int) -> _Prefix:
         return _Prefix(

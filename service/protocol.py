@@ -19,6 +19,7 @@ from typing import Any
 from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.connection import CONNECTION, Connection
 from service.errors import RequestTimeout, TooManyConnections, document, problem_response
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ class BoundedProtocol(HttpToolsProtocol):
     """
 
     def __init__(self, *, limits: Limits, on_rejected: Callable[[str], None], **uvicorn: Any) -> None:  # noqa: ANN401
-        super().__init__(**uvicorn)
+        self._connection = Connection()
+        super().__init__(**{**uvicorn, "app_state": {**uvicorn["app_state"], CONNECTION: self._connection}})
         self._limits = limits
         self._on_rejected = on_rejected
         self._receiving = _Receiving.FIRST
@@ -75,8 +77,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers."""
+        """Tell the requests, and forget the timers."""
         super().connection_lost(exc)
+        self._connection.lost()
         self._stop_timing()
         self.resume_writing()
 

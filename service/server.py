@@ -47,9 +47,13 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=protocol(limits, self._context.metrics.rejected),  # type: ignore[arg-type]
+            # An application that cannot start must not be served all the same.
+            lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
+            # Nothing here asks for the client's address or scheme.
+            proxy_headers=False,
             timeout_graceful_shutdown=math.ceil(settings.drain_s + GRACE_S),
             ssl_certfile=settings.tls_certificate,
             ssl_keyfile=settings.tls_key,

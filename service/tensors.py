@@ -83,12 +83,18 @@ def _convert(array: npt.NDArray[Any], expected: Tensor) -> npt.NDArray[Any]:
                 expected=expected.dtype,
                 got=str(array.dtype),
             )
-    with np.errstate(over="ignore"):
-        # Aligned too: an array that is a view of a body may begin anywhere.
-        converted = np.require(array, dtype, ["C", "A"])
+    converted = _cast(array, dtype)
     if dtype.kind == "f" and not np.isfinite(converted).all():
         raise NotFinite(f"`inputs` holds NaN, infinity, or a number too large for {expected.dtype}.")
     return converted
+
+
+def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """`array` itself where it will do: contiguous, and aligned, which a view of a body need not be."""
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return array
+    with np.errstate(over="ignore"):
+        return array.astype(dtype, order="C")
 
 
 def _words(expected: Tensor) -> str:

@@ -174,7 +174,7 @@ def _table(manifest: Manifest) -> Table:
         title_justify="left",
     )
     regression = manifest.task == "regression"
-    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "NLL", "ECE")
+    columns = ("RMSE", "R²", "to the teacher") if regression else ("accuracy", "agreement", "ECE")
     for column in ("members", "FLOPs fraction", *columns, "smallest edge", "accepted"):
         table.add_column(column, justify="right")
     for prefix, member in zip(manifest.prefixes, manifest.members, strict=True):
@@ -211,7 +211,7 @@ def _measures(prefix: Prefix) -> tuple[str, ...]:
     if prefix.accuracy is None:
         return _score(prefix), f"{prefix.r2:.3f}", f"{prefix.teacher_rmse:.4g}"
     believed = prefix.calibrated or prefix
-    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.nll:.3f}", f"{believed.ece:.3f}"
+    return _score(prefix), f"{100 * (prefix.agreement or 0):.2f} %", f"{believed.ece:.3f}"
 
 
 def _score(measured: Prefix | Teacher) -> str:

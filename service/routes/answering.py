@@ -11,6 +11,7 @@ import numpy.typing as npt
 from fastapi import Request
 
 from bundle import Manifest, Prefix
+from service.connection import hang_up
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.deadline import Deadline
@@ -98,12 +99,6 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Outco
     if outcome.stopped_by is StoppedBy.ABANDONED:
         raise HungUp("The client has hung up.")
     return outcome
-
-
-async def hang_up(request: Request) -> None:
-    """Return when the client has gone; the body has been read, so nothing else can come."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def overloaded(full: QueueFull) -> Overloaded:

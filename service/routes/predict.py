@@ -8,11 +8,11 @@ from starlette.responses import Response
 
 from bundle import Manifest
 from service import npy
-from service.body import read_predict
+from service.body import NPY, read_predict
 from service.context import context_of
 from service.engine.ticket import Published
 from service.errors import InvalidField
-from service.ingress import visit_of
+from service.ingress import Visit, visit_of
 from service.keeping import keep
 from service.routes.answering import admit, answers, close, published_of, run, softmax
 from service.routes.documented import ANSWER, body_or_array, or_array, problems
@@ -39,7 +39,7 @@ async def predict(request: Request) -> Response:
     """
     context, visit = context_of(request), visit_of(request)
     wanted = await read_predict(request)
-    as_array = _wanted_array(request, wanted)
+    as_array = _wanted_array(visit, wanted)
     ticket, deployment = admit(wanted, visit, context)
     outcome = await run(request, ticket, deployment)
     published = published_of(outcome, ticket, visit, context)
@@ -63,9 +63,9 @@ def encode_array(head: dict[str, object], published: Published, manifest: Manife
     return Response(npy.encode(values), media_type=npy.MEDIA_TYPE, headers={ANSWER: orjson.dumps(head).decode()})
 
 
-def _wanted_array(request: Request, wanted: PredictRequest) -> Output | None:
+def _wanted_array(visit: Visit, wanted: PredictRequest) -> Output | None:
     """Which array the client accepts as .npy; None if it wants JSON."""
-    if npy.MEDIA_TYPE not in request.headers.get("accept", ""):
+    if NPY not in visit.headers.get(b"accept", b""):
         return None
     if len(set(wanted.outputs)) > 1:
         raise InvalidField(

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from service.body import read_predict
+from service.connection import hang_up
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.gate import Outcome, QueueFull
@@ -19,7 +20,7 @@ from service.engine.ticket import Published, StoppedBy, Ticket
 from service.errors import HungUp
 from service.ingress import Visit, visit_of
 from service.keeping import keep
-from service.routes.answering import admit, answers, close, expected, hang_up, overloaded, published_of
+from service.routes.answering import admit, answers, close, expected, overloaded, published_of
 from service.routes.documented import body_or_array, events, problems
 from service.schemas import PredictRequest
 

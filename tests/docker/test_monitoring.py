@@ -109,6 +109,7 @@ def test_the_fixture_sees_every_instrument(exported: dict[str, list[dict[str, st
         rows_in_flight=int,
         kept_requests=int,
         kept_bytes=int,
+        ungraphed_members=int,
         ready=int,
         device_thread_alive=int,
     )
@@ -197,6 +198,7 @@ def test_every_instrument_is_on_the_dashboard():
         rows_in_flight=int,
         kept_requests=int,
         kept_bytes=int,
+        ungraphed_members=int,
         ready=int,
         device_thread_alive=int,
     )

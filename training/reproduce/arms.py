@@ -26,7 +26,16 @@ from training.reproduce.experiment import Values
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.targets import Logits
 
-PAPER_KEYS = ("expansions", "first_expansion", "eta", "eta_rule", "task_loss", "on_failure")
+PAPER_KEYS = (
+    "expansions",
+    "first_expansion",
+    "eta",
+    "eta_rule",
+    "task_loss",
+    "barrier",
+    "label_weight",
+    "on_failure",
+)
 """Settings that a recipe may change and the paper fixes; their defaults in `Config` are the paper's."""
 
 
