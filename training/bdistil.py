@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundle import Refinement, Round
-from training import boosting
+from training import boosting, ranks
 from training.ensemble import Ensemble, TrainedMember
 from training.errors import NoWeakLearner
 from training.find_wl import Candidate, Search, candidate_state, find_weak_learner, restore_candidate
@@ -36,7 +36,7 @@ def run_rounds(game: Game) -> Outcome:
     """
     ensemble, candidates = _restore(game)
     for index in range(len(ensemble), game.config.rounds):
-        if index and float(ensemble.S_train_NL.abs().max()) == 0:
+        if index and float(ranks.largest(ensemble.S_train_NL.abs().max())) == 0:
             return Outcome(
                 ensemble,
                 f"after {index} of {game.config.rounds} rounds the answer equals the teacher's on the training set",

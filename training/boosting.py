@@ -3,7 +3,8 @@
 Shape suffixes: N samples, L labels. `S_NL` is the cumulative residual, the sum over members s < t of
 ``l_s = f_s - g`` with both logits centred over the labels. It is the only state: the paper's two matrices are
 ``K+ ~ exp(-eta S)`` and ``K- ~ exp(eta S)`` (Eqs. 4 and 5 unrolled), jointly normalised for each label.
-``S / t`` is what the running average of t members lacks to the teacher: ``F_t - g``.
+``S / t`` is what the running average of t members lacks to the teacher: ``F_t - g``. Sums over samples are over those
+of all processes (:mod:`training.ranks`); the losses are means over the batch that they are given.
 
 Where the paper's text cannot be run literally:
 
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from training import ranks
 
 POLE_DISTANCE = 0.01
 """Where the logarithm of Eq. 6 goes over into its tangent: at 1 % of the distance 2B from the pole.
@@ -49,7 +52,7 @@ def log_weights(S_NL: Tensor, eta: float) -> tuple[Tensor, Tensor]:
 def log_normaliser(S_NL: Tensor, eta: float) -> Tensor:
     """``log Z`` of :func:`log_weights`, (L,) in fp64."""
     scaled_NL = eta * S_NL.double()
-    return torch.logaddexp(scaled_NL, -scaled_NL).logsumexp(dim=0)
+    return ranks.logsumexp(torch.logaddexp(scaled_NL, -scaled_NL))
 
 
 def wanted_sign(S_NL: Tensor) -> Tensor:
@@ -63,14 +66,14 @@ def wanted_sign(S_NL: Tensor) -> Tensor:
 def edges(S_NL: Tensor, l_NL: Tensor, eta: float) -> Tensor:
     """Definition 1's sum for each label, (L,) in fp64: positive everywhere means weak learner."""
     log_plus_NL, log_minus_NL = log_weights(S_NL, eta)
-    return ((log_plus_NL.exp() - log_minus_NL.exp()) * l_NL.double()).sum(dim=0)
+    return ranks.total(((log_plus_NL.exp() - log_minus_NL.exp()) * l_NL.double()).sum(dim=0))
 
 
 def eq7_share(S_NL: Tensor, l_NL: Tensor) -> float:
     """Share of (sample, label) pairs, ties left out, for which Eq. 7 holds; 0 when every pair is a tie."""
     sign_NL = wanted_sign(S_NL)
-    decided = int((sign_NL != 0).sum())
-    holds = int((sign_NL * l_NL > 0).sum())
+    decided = int(ranks.total((sign_NL != 0).sum()))
+    holds = int(ranks.total((sign_NL * l_NL > 0).sum()))
     return holds / decided if decided else 0.0
 
 
@@ -79,7 +82,7 @@ def effective_samples(S_NL: Tensor, eta: float) -> float:
 
     A large eta puts nearly all weight on a few samples; then Definition 1 says little about the others.
     """
-    sizes = [2 * log_NL.logsumexp(dim=0) - (2 * log_NL).logsumexp(dim=0) for log_NL in log_weights(S_NL, eta)]
+    sizes = [2 * ranks.logsumexp(log_NL) - ranks.logsumexp(2 * log_NL) for log_NL in log_weights(S_NL, eta)]
     return float(torch.stack(sizes).min().exp())
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from training import ranks
 from training.errors import BadCheckpoint
 
 
@@ -33,13 +34,16 @@ class Checkpoint:
         if not resume:
             self.remove()
             self.save("run", {})
+            ranks.wait()
         elif not self.folder.is_dir():
             raise BadCheckpoint(f"There is nothing to resume: no interrupted run left a {self.folder}.")
         else:
             self.load("run")
 
     def save(self, part: str, state: dict[str, Any]) -> None:
-        """Replace `part` atomically."""
+        """Replace `part` atomically; where several processes train, all hold the same state and the first writes it."""
+        if not ranks.first():
+            return
         content = io.BytesIO()
         torch.save({"fingerprint": self._fingerprint, "state": state}, content)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -73,6 +77,8 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Forget the run, and the bundle's folder if nothing else is in it."""
+        if not ranks.first():
+            return
         shutil.rmtree(self.folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.parent.rmdir()

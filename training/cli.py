@@ -1,6 +1,7 @@
 """``train-ensemble RECIPE``: train a teacher, decompose it, write the bundle and a picture of it.
 
-``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`.
+``train-ensemble reproduce NAME`` is in :mod:`training.reproduce.command`, ``train-ensemble search RECIPE`` in
+:mod:`training.search`.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from rich.table import Table
 from torch import nn
 
 from bundle import Bundle, BundleError, Manifest, Prefix, Round, Teacher
+from training import ranks
 from training.baselines import measure, no_resched, resched
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.errors import BadConfig, TrainingError
 from training.game import Game
 from training.pipeline import checkpoint_of, game_of, play, run_of
-from training.progress import Bars, Reporter
+from training.progress import Bars, Reporter, reporter
 from training.recipes import RECIPES, Prepared, Recipe
 from training.report import write_report
 from training.reproduce.command import reproduce
@@ -29,8 +31,8 @@ from training.targets import Logits
 from training.teacher import prepare_teacher
 
 BAD_INPUT, INTERRUPTED = 2, 130
-REPRODUCE = "reproduce"
-"""The word that makes it ``train-ensemble reproduce``."""
+REPRODUCE, SEARCH = "reproduce", "search"
+"""The words that make it ``train-ensemble reproduce`` and ``train-ensemble search``."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if words[:1] == [REPRODUCE]:
             _reproduce(words[1:])
+        elif words[:1] == [SEARCH]:
+            _search(words[1:])
         else:
             _train(_parser().parse_args(words))
     except (TrainingError, BundleError, OSError) as error:
@@ -58,13 +62,16 @@ def _train(options: argparse.Namespace) -> None:
         return
     recipe, config = _settings(options)
     console = Console()
-    with Bars(console) as bars:
-        bundle = train(recipe, config, options.models, bars, resume=options.resume)
+    with ranks.joined(config.device), reporter(console) as listener:
+        bundle = train(recipe, config, options.models, listener, resume=options.resume, picture=options.picture)
+        if not ranks.first():
+            return
     console.print(_table(bundle.manifest))
     if bundle.manifest.exits:
         console.print(_exits(bundle.manifest))
     console.print(f"bundle: {bundle.path}", highlight=False, soft_wrap=True)
-    console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
+    if options.picture:
+        console.print(f"picture: {_picture(options.models, config)}", highlight=False, soft_wrap=True)
 
 
 def _reproduce(words: Sequence[str]) -> None:
@@ -73,14 +80,31 @@ def _reproduce(words: Sequence[str]) -> None:
     print("\n".join(lines))
 
 
-def train(recipe: Recipe, config: RecipeConfig, models: Path, reporter: Reporter, *, resume: bool = False) -> Bundle:
-    """Everything that the command does: teacher, rounds, bundle, baselines, picture."""
+def _search(words: Sequence[str]) -> None:
+    from training.search import search  # noqa: PLC0415 - it imports for a second what nobody else needs
+
+    with Bars(Console()) as bars:
+        lines = search(words, bars)
+    print("\n".join(lines))
+
+
+def train(
+    recipe: Recipe,
+    config: RecipeConfig,
+    models: Path,
+    reporter: Reporter,
+    *,
+    resume: bool = False,
+    picture: bool = True,
+) -> Bundle:
+    """Everything that the command does: teacher, rounds, bundle; with `picture` also baselines and picture."""
     prepared = recipe.prepare(config)
     checkpoint = checkpoint_of(models, config, prepared.data, recipe.name)
     with run_of(checkpoint, config, resume=resume):
         game = _prepare_game(prepared, config, checkpoint, reporter)
         bundle = play(game, models, recipe.name)
-        _draw(game, prepared, bundle.manifest, _picture(models, config))
+        if picture:
+            _draw(game, prepared, bundle.manifest, _picture(models, config))
     return bundle
 
 
@@ -92,7 +116,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train-ensemble",
         description="Train a teacher, decompose it into an ensemble whose every prefix answers, write it as a bundle.",
-        epilog="train-ensemble reproduce --list: the paper's experiments.",
+        epilog="train-ensemble reproduce --list: the paper's experiments. "
+        "train-ensemble search RECIPE: settings that suit its data.",
     )
     parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=f"one of: {', '.join(RECIPES)}")
     parser.add_argument("--models", type=Path, default=Path("models"), metavar="DIR", help="where bundles are (models)")
@@ -103,6 +128,12 @@ def _parser() -> argparse.ArgumentParser:
         "--with-teacher", action="store_true", help="append the teacher as a last stage, for requests with time for it"
     )
     parser.add_argument("--resume", action="store_true", help="go on from an interrupted run of the same command")
+    parser.add_argument(
+        "--no-picture",
+        action="store_false",
+        dest="picture",
+        help="no picture, so none of the baselines in it",
+    )
     parser.add_argument("--list", action="store_true", help="explain each recipe in a line, and stop")
     return parser
 
@@ -131,7 +162,9 @@ def _draw(game: Game, prepared: Prepared, manifest: Manifest, picture: Path) -> 
     budgets = [prefix.flops_fraction * total for prefix in manifest.averaged]
     single = prepared.classes[-1] if isinstance(prepared.teacher, nn.Module | Logits) else prepared.teacher
     independent = measure(game, resched(game, prepared.classes[0], len(budgets)))
-    write_report(picture, manifest, independent, measure(game, no_resched(game, [single], budgets)), total)
+    oracle = measure(game, no_resched(game, [single], budgets))
+    if ranks.first():
+        write_report(picture, manifest, independent, oracle, total)
 
 
 def _table(manifest: Manifest) -> Table:

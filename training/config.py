@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from bundle.manifest import valid_name
 from training.errors import BadConfig
+from training.views import Augmentation
 
 Steps = Literal["last", "every"]
 
@@ -46,6 +47,8 @@ class Config:
     """Decides everything random: splits, initial weights, order of samples."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where training runs; `auto` takes CUDA when there is a device."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the products in training steps; `auto`: bfloat16 on CUDA. What decides about a member is never rounded so."""
     threads: int = 2
     """CPU threads of torch; another number gives sums in another order, so another last bit."""
     rounds: int = 7
@@ -83,6 +86,9 @@ class Config:
     """Append the teacher as a last stage that replaces the answer, for requests with time for it."""
     on_failure: Literal["stop", "best"] = "stop"
     """When no candidate is a weak learner: end with the ensemble so far, or take the best one and record it."""
+    augment: Augmentation = "none"
+    """For images: shifted by up to four pixels and mirrored (`crop_flip`), and with a square cut out of them besides,
+    anew in every epoch; the teacher then answers the same view, so it must be a network."""
     epochs: int = 20
     """Passes over the training set for each candidate."""
     batch_size: int = 64

@@ -35,12 +35,18 @@ def repeatable(threads: int) -> Iterator[None]:
 
     The thread count is part of the configuration, because it decides in which order sums are taken.
     """
-    before = (torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())
+    before = (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        torch.backends.cudnn.allow_tf32,
+    )
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses to be deterministic
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.allow_tf32 = False  # else what a GPU calls float32 in a convolution has ten bits
     try:
         yield
     finally:
         torch.set_num_threads(before[0])
         torch.use_deterministic_algorithms(before[1])
+        torch.backends.cudnn.allow_tf32 = before[2]

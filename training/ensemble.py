@@ -1,14 +1,15 @@
 """The members found so far, frozen, with everything of them that later rounds read.
 
-Earlier members never run again during training: their taps on the training and validation samples are kept, and
-the cumulative residual S says all that the weights need.
+Earlier members do not run again during training: their taps on the training and validation samples are kept, and the
+cumulative residual S says all that the weights need. Where the training samples look different in every epoch
+(:mod:`training.views`) kept taps would be of no use, and those members run again, without gradients.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,21 +59,78 @@ class Features:
         per_source = [[tap[batch] for tap in self._taps[source]] for source in sources]
         return [list(stage) for stage in zip(*per_source, strict=True)]
 
+    def extend(self, member: TrainedMember) -> Tensor:
+        """Logits of the next member on all samples; what later ones read of it is kept."""
+        logits_NL, taps = self.evaluate(member.network, member.sources)
+        self.add(len(self._taps), taps)
+        return logits_NL
+
     def evaluate(self, network: StagedNetwork, sources: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
         """Logits and taps of `network` on all samples, in eval mode and without gradients.
 
         A network that was in training mode is put back into it.
         """
+        parts = list(self._parts(network, sources))
+        taps = [torch.cat(stage) for stage in zip(*(taps for _, taps in parts), strict=True)]
+        return torch.cat([logits for logits, _ in parts]), taps
+
+    def logits(self, network: StagedNetwork, sources: Sequence[int]) -> Tensor:
+        """The logits alone, so that no more than one batch of taps exists at a time."""
+        return torch.cat([logits for logits, _ in self._parts(network, sources)])
+
+    def _parts(self, network: StagedNetwork, sources: Sequence[int]) -> Iterator[tuple[Tensor, list[Tensor]]]:
         training = network.training
         network.eval()
         with torch.no_grad():
-            parts = [
-                network(self.x[start : start + BATCH], self.read(sources, slice(start, start + BATCH)))
-                for start in range(0, len(self.x), BATCH)
-            ]
+            for start in range(0, len(self.x), BATCH):
+                batch = slice(start, start + BATCH)
+                yield network(self.x[batch], self.read(sources, batch))
         network.train(training)
-        taps = [torch.cat(stage) for stage in zip(*(taps for _, taps in parts), strict=True)]
-        return torch.cat([logits for logits, _ in parts]), taps
+
+
+class Recomputed(Features):
+    """Taps that are computed again from the samples whenever they are read: memory for one batch, not for all."""
+
+    def __init__(self, x: Tensor) -> None:
+        super().__init__(x)
+        self._members: list[TrainedMember] = []
+
+    def extend(self, member: TrainedMember) -> Tensor:
+        """As :meth:`Features.extend`, but what is kept is the member."""
+        logits_NL = self.logits(member.network, member.sources)
+        self._members.append(member)
+        return logits_NL
+
+    def read(self, sources: Sequence[int], batch: Tensor | slice) -> list[list[Tensor]]:
+        """As :meth:`Features.read`."""
+        if not sources:
+            return []
+        return run_members(self._members[: max(sources) + 1], self.x[batch]).read(sources)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What some first members say about a batch."""
+
+    logits: list[Tensor]
+    """Of each member (n, L)."""
+    taps: list[list[Tensor]]
+    """Of each member and stage (n, ...)."""
+
+    def read(self, sources: Sequence[int]) -> list[list[Tensor]]:
+        """For each stage the taps of `sources`; empty without sources."""
+        return [list(stage) for stage in zip(*(self.taps[source] for source in sources), strict=True)]
+
+
+def run_members(members: Sequence[TrainedMember], x: Tensor) -> Run:
+    """Run the first members of an ensemble on raw samples x, each once and in order, without gradients."""
+    run = Run([], [])
+    with torch.no_grad():
+        for member in members:
+            logits_NL, taps = member.network(x, run.read(member.sources))
+            run.logits.append(logits_NL)
+            run.taps.append(taps)
+    return run
 
 
 class Ensemble:
@@ -96,15 +154,12 @@ class Ensemble:
         return served
 
     def add(self, member: TrainedMember) -> None:
-        """Append a frozen member: store its taps, add its residuals to S."""
-        index = len(self.members)
+        """Append a frozen member: keep what later ones read of it, add its residuals to S."""
         for features, S_NL, teacher_NL in (
             (self.train, self.S_train_NL, self.teacher_train_NL),
             (self.validation, self.S_validation_NL, self.teacher_validation_NL),
         ):
-            logits_NL, taps = features.evaluate(member.network, member.sources)
-            features.add(index, taps)
-            S_NL.add_(logits_NL.double() - teacher_NL)
+            S_NL.add_(features.extend(member).double() - teacher_NL)
         self.members.append(member)
         self._log_Z = None
 

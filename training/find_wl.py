@@ -7,15 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from training import boosting, early
 from training.config import Config
-from training.ensemble import Ensemble
+from training.ensemble import Ensemble, run_members
 from training.fitting import Fitting, Schedule
 from training.game import Game, Trial
 from training.networks import StagedNetwork
 from training.verdict import Verdict, judge
+from training.views import Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,17 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     """SGD on Eq. 6 (line 6), with a checkpoint after every epoch; the network comes back frozen."""
     network = game.build(trial, len(ensemble))
 
+    views = Views(ensemble.train.x, game.config.augment)
+
     def loss(batch: Tensor) -> Tensor:
-        logits_NL, taps = network(ensemble.train.x[batch], ensemble.train.read(trial.sources, batch))
-        return eq6_loss(
-            game, ensemble, logits_NL, batch, early.judged(game.config.judged_steps, network, logits_NL, taps)
-        )
+        seen = see(game, ensemble, views, trial.sources, batch)
+        with game.autocast():
+            logits_NL, taps = network(seen.x, seen.earlier)
+        judged = early.judged(game.config.judged_steps, network, logits_NL, taps)
+        return eq6_loss(game, ensemble, logits_NL.float(), batch, judged.float(), seen)
 
     seed = game.seed("order", len(ensemble), trial)
-    fitting = Fitting(network, loss, len(ensemble.train.x), schedule_of(game.config), seed)
+    fitting = Fitting(network, loss, len(views.x), schedule_of(game.config), seed, views=views)
     saved = game.checkpoint.load("trial")
     if saved and (saved["round"], saved["attempts"]) == (len(ensemble), search.attempts):
         fitting.restore(saved["fitting"])
@@ -84,7 +89,43 @@ def train_candidate(game: Game, ensemble: Ensemble, trial: Trial, search: Search
     return game.task.finish(network)
 
 
-def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, judged: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A batch as a candidate sees it, and what the teacher and the members so far say about that very view."""
+
+    x: Tensor
+    earlier: list[list[Tensor]]
+    """For each stage the taps that the candidate reads."""
+    teacher_NL: Tensor
+    S_NL: Tensor
+    """Cumulative residual of the members so far, fp64."""
+
+
+def see(game: Game, ensemble: Ensemble, views: Views, sources: tuple[int, ...], batch: Tensor) -> Seen:
+    """Look at a batch: what is stored of it or, of a new view, what teacher and members say now.
+
+    A residual is only ever the difference of two answers to one view: a candidate that equals the teacher has
+    none, however its samples are augmented.
+    """
+    x, teacher_NL = game.look(views, batch)
+    if views.augmentation == "none":
+        return Seen(x, ensemble.train.read(sources, batch), teacher_NL, ensemble.S_train_NL[batch])
+    with game.autocast():
+        run = run_members(ensemble.members, x)
+    S_NL = torch.zeros_like(teacher_NL, dtype=torch.float64)
+    for logits_NL in run.logits:
+        S_NL += game.task.gauge(logits_NL.double()) - teacher_NL
+    return Seen(x, run.read(sources), teacher_NL, S_NL)
+
+
+def eq6_loss(
+    game: Game,
+    ensemble: Ensemble,
+    logits_NL: Tensor,
+    batch: Tensor,
+    judged: Tensor | None = None,
+    seen: Seen | None = None,
+) -> Tensor:
     """Eq. 6 on a batch of sample indices, with means in place of sums.
 
     The first term is the distillation loss, or the squared difference of a regression. With
@@ -95,9 +136,13 @@ def eq6_loss(game: Game, ensemble: Ensemble, logits_NL: Tensor, batch: Tensor, j
 
     The second term looks at the end of a sequence. So does the first, unless `judged` holds the candidate's logits
     after every step (N, T, L): then each is held against what the teacher says at the end.
+
+    Residuals are those of the view that was `seen`, by default the samples as they are. Which sign the barrier
+    wants is a matter of the weights K, which are of the samples as they are in any case.
     """
-    l_NL = game.task.gauge(logits_NL) - ensemble.teacher_train_NL[batch]
-    task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch)
+    teacher_NL = ensemble.teacher_train_NL[batch] if seen is None else seen.teacher_NL
+    l_NL = game.task.gauge(logits_NL) - teacher_NL
+    task = _task_loss(game, ensemble, logits_NL if judged is None else judged, batch, seen)
     return task + barrier_loss(game, ensemble, l_NL, batch) / game.config.gamma
 
 
@@ -113,21 +158,24 @@ def barrier_loss(game: Game, ensemble: Ensemble, l_NL: Tensor, batch: Tensor) ->
         case "literal":
             return boosting.barrier(l_NL, sign_NL, game.B)
         case "weighted":
-            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(ensemble.S_train_NL))
+            weights_NL = boosting.imbalance(S_NL, game.eta, ensemble.log_Z(game.eta), len(game.data.train))
             return boosting.barrier(l_NL, sign_NL, game.B, weights_NL=weights_NL.float())
         case "saturating":
             return boosting.barrier(l_NL, sign_NL, game.B, cap_NL=S_NL.abs().float())
 
 
-def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor) -> Tensor:
+def _task_loss(game: Game, ensemble: Ensemble, logits: Tensor, batch: Tensor, seen: Seen | None) -> Tensor:
     """First term of Eq. 6 for logits (N, L), or (N, T, L) of which every step counts as a sample."""
-    given = ensemble.teacher_train_NL[batch], game.target.train_y_N[batch]
-    outputs_NL, teacher_NL, y_N = early.by_step(logits, *given)
+    teacher_NL = ensemble.teacher_train_NL[batch] if seen is None else seen.teacher_NL
+    outputs_NL, teacher_NL, y_N = early.by_step(logits, teacher_NL, game.target.train_y_N[batch])
     residual_NL, k = game.task.gauge(outputs_NL) - teacher_NL, 1
     if game.config.task_loss == "running_average":
         k = len(ensemble) + 1
-        S = ensemble.S_train_NL[batch].float() if logits.ndim == 2 else ensemble.S_of_steps(batch).flatten(0, 1)
-        residual_NL = (S + residual_NL) / k
+        if logits.ndim > 2:
+            S_NL = ensemble.S_of_steps(batch).flatten(0, 1)
+        else:
+            S_NL = (ensemble.S_train_NL[batch] if seen is None else seen.S_NL).float()
+        residual_NL = (S_NL + residual_NL) / k
     return k**2 * game.task.loss(teacher_NL + residual_NL, teacher_NL, y_N)
 
 

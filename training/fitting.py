@@ -1,4 +1,8 @@
-"""Stochastic gradient descent on one network, an epoch at a time, resumable after each to the bit."""
+"""Stochastic gradient descent on one network, an epoch at a time, resumable after each to the bit.
+
+Processes that share the samples take the same steps as one process alone: the same batches, each process the samples
+that it owns, and the sum of what they found.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training import ranks
 from training.progress import Reporter
+from training.views import Views
 
 WARM_UP = 0.1
 """Share of the steps in which the rate rises linearly to its peak."""
@@ -31,14 +37,32 @@ class Fitting:
 
     Every epoch visits every index exactly once, in an order drawn from the fitting's own generator. Batches are
     of nearly equal size, because a last batch of one sample has no batch statistics.
+
+    Args:
+        network: what is fitted, on its device.
+        loss: a mean over the samples of which it is given the indices, as a tensor on that device; the indices
+            count this process's own samples.
+        samples: how many samples this process owns.
+        schedule: how long and how fast.
+        seed: of the order and the views.
+        views: are drawn anew at the start of every epoch.
     """
 
     def __init__(
-        self, network: nn.Module, loss: Callable[[Tensor], Tensor], samples: int, schedule: Schedule, seed: int
+        self,
+        network: nn.Module,
+        loss: Callable[[Tensor], Tensor],
+        samples: int,
+        schedule: Schedule,
+        seed: int,
+        *,
+        views: Views | None = None,
     ) -> None:
-        self.network, self.loss, self.samples, self.schedule = network, loss, samples, schedule
+        self.network, self.loss, self.schedule, self.views = network, loss, schedule, views
+        self.samples = ranks.count(samples)
         self.epochs_done = 0
-        self._batches = math.ceil(samples / schedule.batch_size)
+        self._batches = math.ceil(self.samples / schedule.batch_size)
+        self._device = next(network.parameters()).device
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True
         )
@@ -47,16 +71,30 @@ class Fitting:
     def run_epoch(self) -> float:
         """One pass; returns the mean loss over its batches."""
         self.network.train()
-        total = 0.0
-        for number, batch in enumerate(self.order()):
+        total = torch.zeros((), dtype=torch.float64, device=self._device)  # read once an epoch: reading waits for a GPU
+        batches = self.order()
+        if self.views is not None:
+            self.views.redraw(self._generator)
+        for number, batch in enumerate(batches):
             self._set_rate(self.epochs_done * self._batches + number)
             self._optimizer.zero_grad(set_to_none=True)
-            loss = self.loss(batch)
+            loss = self._share_of_loss(batch)
             loss.backward()  # type: ignore[no-untyped-call]
+            ranks.sum_gradients(self.network.parameters())
             self._optimizer.step()
-            total += float(loss.detach())
+            total += loss.detach().nan_to_num() if ranks.size() > 1 else loss.detach()
         self.epochs_done += 1
-        return total / self._batches
+        return float(ranks.total(total)) / self._batches
+
+    def _share_of_loss(self, batch: Tensor) -> Tensor:
+        """What this process's samples contribute to the mean loss over `batch`.
+
+        One that owns none of them computes all the same, on no sample: the others wait for it in every batch statistic.
+        Its loss is then not a number, its gradients are zeros.
+        """
+        mine = ranks.own(batch)
+        loss = self.loss(mine.to(self._device))
+        return loss if ranks.size() == 1 else loss * (len(mine) / len(batch))
 
     def order(self) -> tuple[Tensor, ...]:
         """The batches of sample indices of the next epoch."""

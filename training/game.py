@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from training import boosting
+from training import boosting, ranks
 from training.checkpoint import Checkpoint
 from training.config import Config
 from training.connections import expansions
 from training.data import Data
 from training.determinism import derive_seed, seeded
-from training.ensemble import Ensemble, Features
-from training.networks import ModelClass, Normalise, StagedNetwork
+from training.ensemble import Ensemble, Features, Recomputed
+from training.networks import ModelClass, Normalise, StagedNetwork, synchronise
+from training.precision import autocast, to_device
 from training.progress import Reporter
 from training.targets import Target
 from training.tasks import Task
+from training.views import Views
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,26 @@ class Game:
     def empty_ensemble(self) -> Ensemble:
         """An ensemble without members on this game's samples."""
         train, validation = (
-            Features(torch.from_numpy(split.x).to(self.device)) for split in (self.data.train, self.data.validation)
+            torch.from_numpy(ranks.share(split.x)).to(self.device) for split in (self.data.train, self.data.validation)
         )
-        return Ensemble(train, validation, self.target.train_NL, self.target.validation_NL)
+        stored = Features(train) if self.config.augment == "none" else Recomputed(train)
+        return Ensemble(stored, Features(validation), self.target.train_NL, self.target.validation_NL)
+
+    def views(self) -> Views:
+        """The training samples as networks in training see them."""
+        return Views(torch.from_numpy(ranks.share(self.data.train.x)).to(self.device), self.config.augment)
+
+    def look(self, views: Views, batch: Tensor) -> tuple[Tensor, Tensor]:
+        """Samples of `batch` as they look in this epoch, and the teacher's centred logits on that very view."""
+        x = views[batch]
+        if views.augmentation == "none":
+            return x, self.target.train_NL[batch]
+        with self.autocast():
+            return x, self.target.on(x)
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Around the networks of a training step, never around what decides about one."""
+        return autocast(self.device, self.config.precision)
 
     def trials(self, model_class: int, index: int) -> list[Trial]:
         """Algorithm 2's loops over one class for member `index`, flattened: expansions, restarts of each."""
@@ -71,10 +92,11 @@ class Game:
         """A network for member `index` of the trial's class, with initial weights drawn for this trial alone."""
         model_class = self.classes[trial.model_class]
         shape, labels = self.data.input_shape, len(self.data.classes)
-        return seeded(
+        network = seeded(
             self.seed("weights", index, trial),
             lambda: model_class.build(self.normalise, shape, labels, self.config.connection, len(trial.sources)),
-        ).to(self.device)
+        )
+        return synchronise(to_device(network, self.device))
 
     def seed(self, purpose: str, index: int, trial: Trial) -> int:
         """The seed of one trial for one purpose."""

@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle import Bundle
+from bundle import Bundle, open_bundle
+from training import ranks
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
 from training.chunks import check_chunks
@@ -27,6 +28,7 @@ from training.progress import Quiet, Reporter
 from training.publish import publish
 from training.refine import refine
 from training.targets import Logits, target_of
+from training.views import check_images
 
 RECIPE = "distil"
 """What the manifest names as the recipe of a run that was called from Python."""
@@ -74,7 +76,10 @@ def play(game: Game, models: Path, recipe: str) -> Bundle:
     teacher = teacher_stage(game)  # first, because it may turn out that there can be none
     outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
-    return publish(game, outcome, models, recipe, teacher)
+    if ranks.first():
+        publish(game, outcome, models, recipe, teacher)
+    ranks.wait()
+    return open_bundle(models, game.config.name)
 
 
 def teacher_stage(game: Game) -> Graph | None:
@@ -101,6 +106,12 @@ def game_of(
         raise BadConfig("classes is empty: give at least one model class to search members in.")
     check_chunks(config, classes, data.input_shape)
     check_judged_steps(config, classes)
+    check_images(config.augment, data.input_shape, sequences=data.sequences)
+    if config.augment != "none" and not isinstance(teacher, nn.Module):
+        raise BadConfig(
+            f"augment={config.augment} needs a teacher that answers new samples, but there are only its logits: "
+            "give the network itself, or use augment=none."
+        )
     if config.with_teacher and isinstance(teacher, Logits):
         raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)
@@ -129,7 +140,7 @@ def device_of(config: Config) -> torch.device:
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise BadConfig("device=cuda, but torch sees no CUDA device here: use auto or cpu.")
-    return torch.device("cuda" if config.device != "cpu" and available else "cpu")
+    return torch.device("cuda", ranks.local()) if config.device != "cpu" and available else torch.device("cpu")
 
 
 def checkpoint_of(models: Path, config: Config, data: Data, recipe: str) -> Checkpoint:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from training import ranks
 
 
 class Reporter(Protocol):
@@ -33,6 +37,11 @@ class Quiet:
 
     def say(self, sentence: str) -> None:
         """Nothing."""
+
+
+def reporter(console: Console) -> AbstractContextManager[Reporter]:
+    """Bars on the console; nothing in a process that is not the first of several."""
+    return Bars(console) if ranks.first() else contextlib.nullcontext(Quiet())
 
 
 class Bars:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle import Refinement
-from training import boosting, early, ensemble
+from training import boosting, early, ensemble, ranks
 from training.bdistil import Outcome
 from training.config import Config, Steps
 from training.determinism import derive_seed
@@ -29,6 +29,7 @@ from training.ensemble import Ensemble, TrainedMember
 from training.fitting import Fitting, Schedule
 from training.game import Game
 from training.networks import StagedNetwork
+from training.views import Views
 
 
 class Chain(nn.Module):
@@ -54,7 +55,8 @@ class Chain(nn.Module):
             earlier = [list(stage) for stage in zip(*(taps[source] for source in sources), strict=True)]
             logits_NL, own = network(x, earlier)
             taps.append(own)
-            logits = early.judged(self._judged_steps, network, logits_NL, own)
+            # The sum of what was computed in bfloat16 is not.
+            logits = early.judged(self._judged_steps, network, logits_NL, own).float()
             total = logits if total is None else total + logits
             averages.append(total / len(taps))
         return averages
@@ -79,12 +81,16 @@ def refine(game: Game, outcome: Outcome) -> Outcome:
         return outcome
     members = outcome.ensemble.members
     chain = Chain(members, game.config.judged_steps)
-    x, teacher_NL = outcome.ensemble.train.x, outcome.ensemble.teacher_train_NL
+    views = Views(outcome.ensemble.train.x, game.config.augment)
 
     def loss(batch: Tensor) -> Tensor:
-        return prefix_loss(game, chain(x[batch]), teacher_NL[batch], game.target.train_y_N[batch])
+        x, teacher_NL = game.look(views, batch)
+        with game.autocast():
+            averages = chain(x)
+        return prefix_loss(game, averages, teacher_NL, game.target.train_y_N[batch])
 
-    fitting = Fitting(chain, loss, len(x), schedule_of(game.config), derive_seed(game.config.seed, "refine", "order"))
+    seed = derive_seed(game.config.seed, "refine", "order")
+    fitting = Fitting(chain, loss, len(views.x), schedule_of(game.config), seed, views=views)
     before = validation_loss(game, outcome.ensemble, chain)
     best = Best(0, before, copy.deepcopy(chain.state_dict()))
     saved = game.checkpoint.load("refinement")
@@ -127,7 +133,8 @@ def validation_loss(game: Game, found: Ensemble, chain: Chain) -> float:
         parts = [chain(x[start : start + ensemble.BATCH]) for start in range(0, len(x), ensemble.BATCH)]
     chain.train(training)
     averages = [torch.cat(prefix) for prefix in zip(*parts, strict=True)]
-    return float(prefix_loss(game, averages, found.teacher_validation_NL, game.target.validation_y_N))
+    own = prefix_loss(game, averages, found.teacher_validation_NL, game.target.validation_y_N)
+    return float(ranks.mean(own, len(x)))
 
 
 def schedule_of(config: Config) -> Schedule:

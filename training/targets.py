@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bundle import Teacher
-from training import flops
+from training import flops, ranks
 from training.data import Data, Split
 from training.errors import BadTeacher
 from training.evaluate import r2, rmse
@@ -31,7 +31,10 @@ class Logits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """The teacher's outputs as the game sees them, on the training device, and what the manifest says of it."""
+    """The teacher's outputs as the game sees them, on the training device, and what the manifest says of it.
+
+    Those on the training and the validation part are of this process's own samples.
+    """
 
     train_NL: Tensor
     validation_NL: Tensor
@@ -43,12 +46,36 @@ class Target:
     validation_y_N: Tensor
     teacher: Teacher
     network: nn.Module | None = None
-    """The teacher itself; None when only its logits were given."""
+    """The teacher itself, for its export and for samples made during training; None when only logits were given."""
 
     @property
     def largest(self) -> float:
         """Largest absolute output on the training set."""
-        return float(self.train_NL.abs().max())
+        return float(ranks.largest(self.train_NL.abs().max()))
+
+    def on(self, x: Tensor) -> Tensor:
+        """The teacher's outputs (n, L) on raw samples x as the game sees them, in eval mode and without gradients.
+
+        Raises:
+            BadTeacher: there are only logits.
+        """
+        if self.network is None:
+            raise BadTeacher("The teacher is known only by its logits, so it cannot answer new samples.")
+        return self.task.standardise(evaluate(self.network, x))
+
+
+def evaluate(network: nn.Module, x: Tensor) -> Tensor:
+    """Float32 logits of somebody's network in eval mode and without gradients; its own mode is given back to it."""
+    training = network.training
+    if training:
+        network.eval()
+    try:
+        with torch.no_grad():
+            logits_NL: Tensor = network(x)
+    finally:
+        if training:
+            network.train()
+    return logits_NL.float()
 
 
 def target_of(
@@ -64,14 +91,18 @@ def target_of(
         BadTeacher: a wrong shape, another number of classes, or a value that is not finite.
     """
     if isinstance(teacher, nn.Module):
-        parts = {name: _run(teacher, split.x, device) for name, split in data.splits().items()}
+        parts = {name: _run(teacher, _share(name, split.x), device) for name, split in data.splits().items()}
     else:
-        parts = {name: _array(name, getattr(teacher, name)) for name in data.splits()}
+        parts = {name: _share(name, _array(name, getattr(teacher, name))) for name in data.splits()}
     for name, logits_NL in parts.items():
         _check(name, logits_NL, data)
     on_device = {name: outputs_NL.to(device) for name, outputs_NL in parts.items()}
     regression = data.task == "regression"
-    task = Regression.of(on_device["train"], label_weight) if regression else Classification(temperature, label_weight)
+    task = (
+        Regression.of(ranks.whole(on_device["train"]), label_weight)
+        if regression
+        else Classification(temperature, label_weight)
+    )
     return Target(
         **{f"{name}_NL": task.standardise(outputs_NL) for name, outputs_NL in on_device.items()},
         train_y_N=task.labels(_labels(data.train, device)),
@@ -82,8 +113,13 @@ def target_of(
     )
 
 
+def _share(part: str, rows: ranks.Rows) -> ranks.Rows:
+    """This process's rows of a part; the test part is measured by one process, whole."""
+    return rows if part == "test" else ranks.share(rows)
+
+
 def _labels(split: Split, device: torch.device) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(split.y)).to(device)
+    return torch.from_numpy(ranks.share(np.ascontiguousarray(split.y))).to(device)
 
 
 def _measure(outputs_NL: npt.NDArray[Any], data: Data) -> dict[str, float]:
@@ -115,7 +151,7 @@ def _array(name: str, logits: npt.NDArray[Any]) -> Tensor:
 
 
 def _check(name: str, logits_NL: Tensor, data: Data) -> None:
-    samples, labels = len(data.splits()[name]), len(data.classes)
+    samples, labels = len(_share(name, data.splits()[name].y)), len(data.classes)
     kind = "classes" if data.task == "classification" else "outputs"
     if logits_NL.ndim != 2 or logits_NL.shape[0] != samples:
         raise BadTeacher(

@@ -7,19 +7,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training import early
+from training import early, ranks
 from training.boosting import squared_loss
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.data import Data
 from training.determinism import derive_seed, seeded
 from training.fitting import Fitting, Schedule
-from training.networks import LogitsOnly, ModelClass, Normalise
+from training.networks import LogitsOnly, ModelClass, Normalise, synchronise
 from training.pipeline import device_of
+from training.precision import autocast, to_device
 from training.progress import Reporter
 from training.recipes.recipe import Prepared
 from training.targets import Logits
 from training.tasks import Regression
+from training.views import Views
 
 
 def prepare_teacher(
@@ -52,13 +54,15 @@ def train_teacher(
 
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
-    network.to(device)
-    x = torch.from_numpy(data.train.x).to(device)
+    synchronise(to_device(network, device))
+    views = Views(torch.from_numpy(ranks.share(data.train.x)).to(device), config.augment)
     units = _units(data, device) if data.task == "regression" else None
-    y = _labels(data, units, device)
+    y = ranks.share(_labels(data, units, device))
 
     def loss(batch: Tensor) -> Tensor:
-        found, wanted = early.by_step(early.answer(config.judged_steps, network, x[batch]), y[batch])
+        with autocast(device, config.precision):
+            outputs = early.answer(config.judged_steps, network, views[batch])
+        found, wanted = early.by_step(outputs.float(), y[batch])
         return (functional.cross_entropy if units is None else squared_loss)(found, wanted)
 
     schedule = Schedule(
@@ -67,7 +71,7 @@ def train_teacher(
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
     )
-    fitting = Fitting(network, loss, len(y), schedule, derive_seed(config.seed, "teacher", "order"))
+    fitting = Fitting(network, loss, len(y), schedule, derive_seed(config.seed, "teacher", "order"), views=views)
     saved = checkpoint.load("teacher")
     if saved:
         fitting.restore(saved)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training import boosting
+from training import boosting, ranks
 from training.ensemble import Ensemble
 from training.game import Game
 from training.networks import StagedNetwork
@@ -37,8 +37,8 @@ class Verdict:
 
 def judge(game: Game, ensemble: Ensemble, network: StagedNetwork, sources: tuple[int, ...]) -> Verdict:
     """Evaluate a network on every sample, and decide."""
-    f_NL = ensemble.train.evaluate(network, sources)[0]
-    validation_NL = ensemble.validation.evaluate(network, sources)[0]
+    f_NL = ensemble.train.logits(network, sources)
+    validation_NL = ensemble.validation.logits(network, sources)
     return decide(game, ensemble, game.task.gauge(f_NL.double()), game.task.gauge(validation_NL.double()))
 
 
@@ -50,7 +50,7 @@ def decide(game: Game, ensemble: Ensemble, f_NL: Tensor, validation_NL: Tensor) 
     nothing can be better, so it is accepted as it is.
     """
     l_NL = f_NL - ensemble.teacher_train_NL
-    largest, after = float(l_NL.abs().max()), prefix_loss(game, ensemble, validation_NL)
+    largest, after = float(ranks.largest(l_NL.abs().max())), prefix_loss(game, ensemble, validation_NL)
     if not (math.isfinite(largest) and math.isfinite(after)):
         return Verdict(False, "its logits are not finite", 0.0, 0.0, math.inf)
     edge = float(boosting.edges(ensemble.S_train_NL, l_NL, game.eta).min())
@@ -76,4 +76,5 @@ def prefix_loss(game: Game, ensemble: Ensemble, validation_NL: Tensor | None) ->
     if validation_NL is not None:
         S_NL, members = S_NL + validation_NL - teacher_NL, members + 1
     average_NL = teacher_NL + S_NL / members if members else torch.zeros_like(teacher_NL)
-    return float(game.task.loss(average_NL, teacher_NL, game.target.validation_y_N))
+    loss = game.task.loss(average_NL, teacher_NL, game.target.validation_y_N)
+    return float(ranks.mean(loss, len(teacher_NL)))

@@ -16,6 +16,7 @@ from training import Logits
 from training.cli import main
 from training.data import daily_sports, speech_commands
 from training.data.cifar import CIFAR10, CIFAR100
+from training.errors import BadConfig, BadTeacher
 from training.networks import ResNet, StagedNetwork
 from training.networks.resnet import CIFAR_SHAPE, IMAGENET_MEAN, IMAGENET_STD, Normalise
 from training.recipes import RECIPES
@@ -27,6 +28,7 @@ TINY = [
     "epochs=1",
     "refine_epochs=1",
     "teacher_epochs=1",
+    "refine_epochs=1",
     "batch_size=64",
     "gamma=1000",
     "bound_factor=20",
@@ -199,3 +201,27 @@ def test_own_arrays_for_every_family(tmp_path: Path, family: str, shape: tuple[i
     assert (prepared.teacher.name, prepared.classes[0].name) == (teacher, member)
     network = prepared.classes[0].build(Normalise.of(x, sequences=prepared.data.sequences), shape, 3)
     assert network(torch.from_numpy(x))[0].shape == (30, 3)
+
+
+def image_arrays(tmp_path: Path, dtype: str, **more: np.ndarray) -> list[str]:
+    """Settings of the npz recipe with a published teacher of ten classes."""
+    x, y = np.random.default_rng(0).integers(0, 255, size=(50, *CIFAR_SHAPE)).astype(dtype), np.arange(50) % 10
+    np.savez(tmp_path / "mine.npz", train_x=x, train_y=y, test_x=x, test_y=y, **more)
+    torch.save(published_names(teacher_of(10)), tmp_path / "resnet8.th")
+    return [f"data={tmp_path / 'mine.npz'}", f"teacher_checkpoint={tmp_path / 'resnet8.th'}", "teacher_depth=8"]
+
+
+def test_own_images_with_a_published_teacher(tmp_path: Path):
+    recipe = RECIPES["npz"]
+    teacher = recipe.prepare(recipe.config.override(image_arrays(tmp_path, "uint8"))).teacher
+    assert isinstance(teacher, torch.nn.Module)
+    assert teacher.name == "resnet-8"
+
+
+def test_a_published_teacher_is_for_raw_pixels_and_for_nobody_who_brings_logits(tmp_path: Path):
+    recipe = RECIPES["npz"]
+    with pytest.raises(BadTeacher, match=r"takes uint8 images of shape .*, but the samples are float32"):
+        recipe.prepare(recipe.config.override(image_arrays(tmp_path, "float32")))
+    logits = np.zeros((50, 10), np.float32)
+    with pytest.raises(BadConfig, match="holds a teacher's logits and teacher_checkpoint names another"):
+        recipe.prepare(recipe.config.override(image_arrays(tmp_path, "uint8", train_logits=logits, test_logits=logits)))

@@ -273,6 +273,7 @@ CPU_SIZED = (
     "epochs=1",
     "refine_epochs=1",
     "teacher_epochs=1",
+    "refine_epochs=1",
     "batch_size=64",
     "teacher_widths=2,4",
     "teacher_blocks=1",

@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
+from training import ranks
 from training.baselines.answer import Answer, logits_of, score
 from training.baselines.single import cost_of, distil_single, widest
+from training.data import Split
 from training.game import Game
 from training.networks import LogitsOnly, ModelClass
 
@@ -37,8 +41,9 @@ def within(game: Game, model_class: ModelClass, budget: float) -> ModelClass:
 
 def quality(game: Game, network: LogitsOnly) -> tuple[float, float]:
     """What is chosen by: validation accuracy, and where that ties the distillation loss; errors count negated."""
-    logits_NL = logits_of(game, network, game.data.validation)
+    mine = Split(ranks.share(game.data.validation.x), ranks.share(game.data.validation.y))
+    logits_NL = logits_of(game, network, mine)
     target = game.target
-    loss = game.task.loss(logits_NL, target.validation_NL.cpu(), target.validation_y_N.cpu())
-    sign = -1 if game.data.task == "regression" else 1
-    return sign * score(game, logits_NL, game.data.validation), -float(loss)
+    own = game.task.loss(logits_NL, target.validation_NL.cpu(), target.validation_y_N.cpu())
+    found = ranks.mean(torch.tensor(score(game, logits_NL, mine), dtype=torch.float64), len(mine))
+    return (-1 if game.data.task == "regression" else 1) * float(found), -float(ranks.mean(own, len(mine)))

@@ -13,7 +13,8 @@ from training.determinism import derive_seed, seeded
 from training.find_wl import schedule_of
 from training.fitting import Fitting, Schedule
 from training.game import Game
-from training.networks import LogitsOnly, ModelClass, StagedNetwork
+from training.networks import LogitsOnly, ModelClass, StagedNetwork, synchronise
+from training.precision import to_device
 
 HALVINGS = 12
 """Steps of the search for the width that a budget pays for."""
@@ -48,22 +49,26 @@ def fit(
         purpose: what the order of the samples is drawn for.
         phase: what the reporter is told.
     """
-    x = torch.from_numpy(game.data.train.x).to(game.device)
+    views = game.views()
 
     def loss(batch: Tensor) -> Tensor:
-        teacher_NL, y_N = game.target.train_NL[batch], game.target.train_y_N[batch]
-        losses = [game.task.loss(logits_NL, teacher_NL, y_N) for logits_NL in answers(x[batch])]
+        x, teacher_NL = game.look(views, batch)
+        with game.autocast():
+            answered = answers(x)
+        y_N = game.target.train_y_N[batch]
+        losses = [game.task.loss(logits_NL.float(), teacher_NL, y_N) for logits_NL in answered]
         return torch.stack(losses).mean()
 
     seed = derive_seed(game.config.seed, "baseline order", *purpose)
-    Fitting(network, loss, len(x), schedule(game), seed).run(game.reporter, phase)
+    Fitting(network, loss, len(views.x), schedule(game), seed, views=views).run(game.reporter, phase)
 
 
 def build(game: Game, model_class: ModelClass, *purpose: str | int) -> StagedNetwork:
     """An unconnected network of the class on the game's device, its weights drawn for `purpose`."""
     shape, labels = game.data.input_shape, len(game.data.classes)
     seed = derive_seed(game.config.seed, "baseline weights", *purpose)
-    return seeded(seed, lambda: model_class.build(game.normalise, shape, labels)).to(game.device)
+    network = seeded(seed, lambda: model_class.build(game.normalise, shape, labels))
+    return synchronise(to_device(network, game.device))
 
 
 def cost_of(game: Game, model_class: ModelClass) -> float:

@@ -5,7 +5,8 @@ from training.networks.densenet import DenseNet
 from training.networks.fully_connected import FullyConnected
 from training.networks.recurrent import Recurrent, RecurrentNetwork
 from training.networks.resnet import ResNet
-from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork
+from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork, scale_widths
+from training.networks.synchronised import synchronise
 
 __all__ = [
     "Convolutional",
@@ -18,4 +19,6 @@ __all__ = [
     "RecurrentNetwork",
     "ResNet",
     "StagedNetwork",
+    "scale_widths",
+    "synchronise",
 ]

@@ -8,12 +8,14 @@ from typing import Literal
 
 from training.config import RecipeConfig
 from training.data import npz
+from training.errors import BadConfig
 from training.networks import Convolutional, DenseNet, FullyConnected, ModelClass, Recurrent, ResNet
+from training.recipes.published import PublishedConfig
 from training.recipes.recipe import Prepared, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class NpzConfig(RecipeConfig):
+class NpzConfig(PublishedConfig):
     """Also where the archive is."""
 
     data: Path = Path("data.npz")
@@ -49,9 +51,14 @@ def prepare(config: RecipeConfig) -> Prepared:
     family = config.family
     if family == "auto":
         family = "convolutional" if len(data.input_shape) in {2, 3} else "fully_connected"
-    teacher = _model_class(family, config.teacher_widths, config.teacher_blocks)
+    published = config.published(data)
+    if published is not None and logits is not None:
+        raise BadConfig(
+            f"{config.data} holds the teacher's logits and teacher_checkpoint names a teacher: give one of them."
+        )
+    teacher = published or logits or _model_class(family, config.teacher_widths, config.teacher_blocks)
     members = _model_class(family, config.member_widths, config.member_blocks)
-    return Prepared(data, teacher if logits is None else logits, (members,))
+    return Prepared(data, teacher, (members,))
 
 
 def _model_class(family: str, widths: tuple[int, ...], blocks: int) -> ModelClass:
