@@ -23,7 +23,7 @@ NAME = "chain"
 
 def write_chain(models: Path, members: int = 6) -> Bundle:
     """Write the chain as the next version of `chain`."""
-    graphs = [_graph(index).SerializeToString() for index in range(members)]
+    graphs = [member_graph(index).SerializeToString() for index in range(members)]
     files = {f"member_{index:02d}.onnx": graph for index, graph in enumerate(graphs)}
     return write_bundle(models, files, lambda version: _manifest(graphs, version))
 
@@ -33,8 +33,10 @@ def pixels(rows: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (rows, COLOURS, SIDE, SIDE), dtype=np.uint8)
 
 
-def _graph(index: int) -> ModelProto:
+def member_graph(index: int, blocks: int = BLOCKS, *, connected: bool | None = None) -> ModelProto:
+    """Member `index`, of `blocks` residual blocks; every member but the first reads the one before, unless told."""
     random = np.random.default_rng(index)
+    connected = index > 0 if connected is None else connected
     weights: dict[str, npt.NDArray[np.float32]] = {"scale": np.array(1 / 255, np.float32)}
 
     def convolution(source: str, target: str, inputs: int) -> list[Any]:
@@ -46,9 +48,9 @@ def _graph(index: int) -> ModelProto:
         helper.make_node("Cast", ["x"], ["x_float"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["x_float", "scale"], ["scaled"]),
         *convolution("scaled", "stem", COLOURS),
-        helper.make_node("Add", ["stem", "previous"], ["stage0"]) if index else _same("stem", "stage0"),
+        helper.make_node("Add", ["stem", "previous"], ["stage0"]) if connected else _same("stem", "stage0"),
     ]
-    for block in range(BLOCKS):
+    for block in range(blocks):
         nodes += [
             *convolution(f"stage{block}", f"inner{block}", CHANNELS),
             helper.make_node("Relu", [f"inner{block}"], [f"active{block}"]),
@@ -57,7 +59,7 @@ def _graph(index: int) -> ModelProto:
         ]
     weights["head"] = random.normal(size=(CHANNELS, CLASSES)).astype(np.float32)
     nodes += [
-        _same(f"stage{BLOCKS}", "activation"),
+        _same(f"stage{blocks}", "activation"),
         helper.make_node("ReduceMean", ["activation", "axes"], ["pooled"], keepdims=0),
         helper.make_node("MatMul", ["pooled", "head"], ["logits"]),
     ]
@@ -65,7 +67,7 @@ def _graph(index: int) -> ModelProto:
     constants.append(numpy_helper.from_array(np.array([2, 3]), "axes"))
     inputs = [helper.make_tensor_value_info("x", TensorProto.UINT8, ["batch", COLOURS, SIDE, SIDE])]
     activation: tuple[str | int, ...] = ("batch", CHANNELS, SIDE, SIDE)
-    if index:
+    if connected:
         inputs.append(helper.make_tensor_value_info("previous", TensorProto.FLOAT, activation))
     outputs = [
         helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", CLASSES]),
