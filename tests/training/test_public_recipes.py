@@ -223,5 +223,5 @@ def test_a_published_teacher_is_for_raw_pixels_and_for_nobody_who_brings_logits(
     with pytest.raises(BadTeacher, match=r"takes uint8 images of shape .*, but the samples are float32"):
         recipe.prepare(recipe.config.override(image_arrays(tmp_path, "float32")))
     logits = np.zeros((50, 10), np.float32)
-    with pytest.raises(BadConfig, match="holds a teacher's logits and teacher_checkpoint names another"):
+    with pytest.raises(BadConfig, match="holds the teacher's logits and teacher_checkpoint names a teacher"):
         recipe.prepare(recipe.config.override(image_arrays(tmp_path, "uint8", train_logits=logits, test_logits=logits)))
