@@ -20,6 +20,7 @@ from onnx import ModelProto, TensorProto, helper, load_model_from_string, numpy_
 from benchmarks.chain import CHANNELS, CLASSES, COLOURS, SIDE, member_graph, pixels
 from bundle import Bundle, Connection, Evaluation, Manifest, Member, Prefix, Teacher, Tensor, write_bundle
 from bundle.store import sha256
+from training.calibrate import fit_temperature, outlook
 
 NAME = "recorded"
 MEMBERS, MEMBER_BLOCKS, TEACHER_BLOCKS = 6, 4, 34
@@ -77,9 +78,20 @@ def images(numbers: Array) -> npt.NDArray[np.uint8]:
 def write_recorded(models: Path, recording: Recording, prefixes: tuple[Prefix, ...] | None = None) -> Bundle:
     """Write the bundle as the next version of `recorded`; without `prefixes` with what the recording itself says."""
     graphs = [_stage(index, recording.logits[index]).SerializeToString() for index in range(MEMBERS + 1)]
-    files = {f"member_{index:02d}.onnx": graph for index, graph in enumerate(graphs)}
+    members = tuple(_member(index, graph) for index, graph in enumerate(graphs))
+    files = {member.file: graph for member, graph in zip(members, graphs, strict=True)}
     return write_bundle(
-        models, files, lambda version: _manifest(graphs, recording, prefixes or _prefixes(recording), version)
+        models, files, lambda version: _manifest(NAME, members, recording, prefixes or _prefixes(recording), version)
+    )
+
+
+def write_teacher(models: Path, recording: Recording) -> Bundle:
+    """The last stage alone, as the bundle `teacher`."""
+    graph = _stage(MEMBERS, recording.logits[-1]).SerializeToString()
+    prefix = _prefixes(recording)[-1].model_copy(update={"members": 1, "flops_fraction": 1.0})
+    member = _member(MEMBERS, graph).model_copy(update={"index": 0, "combine": "mean"})
+    return write_bundle(
+        models, {member.file: graph}, lambda version: _manifest("teacher", (member,), recording, (prefix,), version)
     )
 
 
@@ -140,6 +152,18 @@ def _prefixes(recording: Recording) -> tuple[Prefix, ...]:
     return tuple(found)
 
 
+def calibrated(recording: Recording, calibration: Recording) -> tuple[Prefix, ...]:
+    """What `recording` says of each prefix, with temperature and outlook fitted on another recording."""
+    answers, y = calibration.answers(), calibration.labels
+    temperatures = [fit_temperature(answer, y) for answer in answers]
+    return tuple(
+        prefix.model_copy(
+            update={"temperature": temperatures[k], "outlook": outlook(list(answers[k:]), temperatures[k:], y)}
+        )
+        for k, prefix in enumerate(_prefixes(recording))
+    )
+
+
 def _costs() -> list[float]:
     """FLOPs of each stage."""
 
@@ -149,14 +173,16 @@ def _costs() -> list[float]:
     return [convolutions(MEMBER_BLOCKS)] * MEMBERS + [convolutions(TEACHER_BLOCKS)]
 
 
-def _manifest(graphs: list[bytes], recording: Recording, prefixes: tuple[Prefix, ...], version: int) -> Manifest:
+def _manifest(
+    name: str, members: tuple[Member, ...], recording: Recording, prefixes: tuple[Prefix, ...], version: int
+) -> Manifest:
     return Manifest(
-        name=NAME,
+        name=name,
         version=version,
         created=datetime(2026, 1, 1, tzinfo=UTC),
         input=Tensor(name="x", dtype="uint8", shape=(COLOURS, SIDE, SIDE)),
         classes=tuple(str(index) for index in range(CLASSES)),
-        members=tuple(_member(index, graph) for index, graph in enumerate(graphs)),
+        members=members,
         prefixes=prefixes,
         evaluation=Evaluation(split="recorded", samples=len(recording.labels)),
         teacher=Teacher(name="recorded", accuracy=prefixes[-1].accuracy, flops=_costs()[-1]),
