@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from benchmarks import lateness, overhead, prefixes
+from benchmarks import lateness, overhead, prefixes, timely
 
 
 def main() -> None:
-    for benchmark in (prefixes, lateness, overhead):
+    for benchmark in (prefixes, lateness, overhead, timely):
         benchmark.main()
         print()
 

@@ -3,18 +3,18 @@
 A request that could be answered on an idle device, but not behind what is queued before it, is refused at once: the
 queue holds only what is predicted to be served, so nobody waits for nothing.
 
-The deadline needs nobody's cooperation here. A timer ends the wait at `answer_by` whatever the worker is doing,
-and the last published prefix is the answer.
+The deadline needs nobody's cooperation here. An alarm ends the wait at `answer_by`, whatever the worker is doing, and
+the last published prefix is the answer. Timers come late; `late_s` tells by how much, and belongs into the reserve.
 """
 
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from service.engine.alarm import Alarms
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.scheduler import Settled
@@ -69,6 +69,7 @@ class Gate:
         self._max_queue_rows = max_queue_rows
         self._max_queue_s = max_queue_s
         self._max_batch_rows = max_batch_rows
+        self._alarms = Alarms(clock)
         self._unanswered: dict[Ticket, None] = {}
         self._waiting: dict[Ticket, asyncio.Future[StoppedBy]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,6 +79,10 @@ class Gate:
     def requests_in_flight(self) -> int:
         """Requests admitted and not yet answered."""
         return len(self._waiting)
+
+    def late_s(self) -> float:
+        """How late timers come: to be kept back of a deadline beside the time for encoding."""
+        return self._alarms.early_s()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the loop on which requests will wait."""
@@ -120,8 +125,12 @@ class Gate:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[StoppedBy] = loop.create_future()
         watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
-        slack_s = ticket.deadline.slack(self._clock.now())
-        timer = loop.call_later(slack_s, _set, future, StoppedBy.DEADLINE) if math.isfinite(slack_s) else None
+        # Aimed at `answer_by`; whoever has nothing to say by then may have it by the time a late timer would come.
+        alarm = self._alarms.set(
+            ticket.deadline.answer_by + self.late_s(),
+            lambda: _answerable(ticket),
+            lambda: _set(future, StoppedBy.DEADLINE),
+        )
         self._waiting[ticket] = future
         self._unanswered[ticket] = None
         self.rows_in_flight += rows
@@ -135,8 +144,7 @@ class Gate:
             if books is not None:
                 books.ended(_fate(stopped_by, ticket))
             watcher.cancel()
-            if timer is not None:
-                timer.cancel()
+            alarm.cancel()
             self.rows_in_flight -= rows
             self._unanswered.pop(ticket, None)
             if self._waiting.pop(ticket, None) is not None:
@@ -198,6 +206,10 @@ class Gate:
             self._costs.typical(ticket.model, member, self._max_batch_rows) for member in range(ticket.members_total)
         )
         return batch_s * self.rows_in_flight / self._max_batch_rows
+
+
+def _answerable(ticket: Ticket) -> bool:
+    return ticket.published is not None and ticket.published.members >= ticket.member_minimum
 
 
 def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:

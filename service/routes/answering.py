@@ -77,7 +77,8 @@ def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> De
             max_deadline_ms=settings.max_deadline_ms,
         )
     budget_s = None if deadline_ms is None else deadline_ms / 1e3
-    deadline = Deadline.after(visit.arrived, budget_s, context.reserve.seconds(visit.arrived))
+    reserve_s = context.reserve.seconds(visit.arrived) + context.gate.late_s()
+    deadline = Deadline.after(visit.arrived, budget_s, reserve_s)
     visit.deadline = None if deadline_ms is None else deadline
     return deadline
 
@@ -217,7 +218,7 @@ def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPre
     if needed > 1:
         named = f"the {needed} that `min_members` asks for take"
     first_ms = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed)) * 1e3
-    reserve_ms = context.reserve.seconds(context.clock.now()) * 1e3
+    reserve_ms = (context.reserve.seconds(context.clock.now()) + context.gate.late_s()) * 1e3
     needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
     return NoPrefixInTime(
         f"{'No member was' if needed == 1 else 'Not enough members were'} finished in time: "

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import open_loop
+from benchmarks.open_loop import Shot, fire, poisson
+from benchmarks.recorded import MEMBERS, calibrated, images, record, write_recorded, write_teacher
+from benchmarks.timely import Cell, pool
+from bundle.reference import running_average
+
+NUMBERS = np.array([0, 3, 256, 299])
+
+
+def test_a_recorded_bundle_answers_what_was_recorded(tmp_path: Path):
+    recording = record(300, 0)
+    bundle = write_recorded(tmp_path, recording, calibrated(recording, record(300, 1)))
+    for k, logits in enumerate(running_average(bundle, images(NUMBERS))):
+        np.testing.assert_allclose(logits, recording.answers()[k][NUMBERS], atol=1e-5)
+    assert k == MEMBERS
+    (alone,) = running_average(write_teacher(tmp_path, recording), images(NUMBERS))
+    np.testing.assert_allclose(alone, recording.logits[-1][NUMBERS], atol=1e-5)
+
+
+def test_the_ladder_leaves_a_choice():
+    accuracy = record(20_000, 0).accuracy()
+    assert 0.87 < accuracy[0] < 0.90
+    assert accuracy[0] + 0.05 < accuracy[-2] < accuracy[-1] < 0.96
+
+
+def test_arrivals_are_a_poisson_process():
+    times = poisson(1000.0, 20.0, np.random.default_rng(0))
+    assert (np.diff(times) > 0).all()
+    assert times[-1] < 20
+    # The number has the mean as its variance: five standard deviations.
+    assert abs(len(times) - 20_000) < 5 * np.sqrt(20_000)
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.path == "/never":
+            self.server.held.wait()  # type: ignore[attr-defined]
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.held = threading.Event()  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.held.set()  # type: ignore[attr-defined]
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def shot(at: float, path: str) -> Shot:
+    return Shot(at, path, lambda left_ms: json.dumps({"at": at, "left_ms": left_ms}).encode(), 0.05)
+
+
+def test_every_shot_gets_its_own_answer_and_asks_for_what_is_left(echo: str):
+    hits = fire(echo, [shot(index / 1000, "/") for index in range(20)])
+    answers = [json.loads(hit.content) for hit in hits]
+    assert [answer["at"] for answer in answers] == [index / 1000 for index in range(20)]
+    for hit, answer in zip(hits, answers, strict=True):
+        assert answer["left_ms"] == pytest.approx(50 - 1e3 * hit.sent_late_s)
+        assert hit.seconds >= hit.sent_late_s
+
+
+def test_a_server_that_never_answers_is_given_up(echo: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(open_loop, "GIVE_UP_S", 0.01)
+    lost, answered = fire(echo, [shot(0, "/never"), shot(0, "/")])
+    assert (lost.status, answered.status) == (0, 200)
+
+
+def test_repetitions_are_pooled():
+    cell = {"arm": "a", "load": 1.0, "deadlines": "20", "sent": 10, "timely": 8, "refused": 1, "client_late_ms": 1.0}
+    cells = [
+        Cell(**cell, timely_right=7, answered=9, members=2.0),
+        Cell(**cell, timely_right=5, answered=3, members=6.0),
+    ]
+    pooled = pool(cells)["20", "a", 1.0]
+    assert (pooled.sent, pooled.timely_right, pooled.answered) == (20, 12, 12)
+    assert pooled.members == pytest.approx(3.0)
