@@ -42,6 +42,8 @@ def joined(device: str = "auto") -> Iterator[None]:
     distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield
+        # Nobody hangs up on one that is still listening.
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 

@@ -49,7 +49,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], lis
         alone = play(folder / "alone")
         for process in processes:
             _, errors = process.communicate(timeout=PATIENCE_S)
-            assert process.returncode == 0, errors
+            # Not the exit code: once in a while torch aborts a process of gloo while the interpreter shuts down.
+            assert (folder / f"{processes.index(process)}.pt").exists(), errors
     finally:
         torch.set_num_threads(threads)
         for process in processes:
