@@ -261,11 +261,15 @@ class Scheduler:
         return None
 
     def _most_valuable(self, now: float) -> tuple[Key, float] | None:
-        """The optional queue to serve, and the rate of the next best one; None if no step gains more than it costs."""
+        """The optional queue to serve, and the rate of the next best one; None if nobody waits for an optional step.
+
+        What a step is expected to cost arrivals still to come ranks it, but never leaves the device idle: an answer
+        that stayed shallow for somebody who then did not come would be nobody's gain.
+        """
         for key in list(self._optional):
             self._optional_head(key, now)
         # What was planned anew has gone to the other queues, whose heads are now in time too.
-        best_key, best, second = None, 0.0, 0.0
+        best_key, best, second = None, -math.inf, 0.0
         for key in list(self._optional):
             head = self._optional_head(key, now)
             if head is None:
@@ -274,8 +278,8 @@ class Scheduler:
             rate, ticket = head
             duration_s = self._costs.predict(*key, ticket.rows, now)
             net = rate - self._arrivals.loss(duration_s) / duration_s
-            if (best_key is None and net >= best) or net > best:
-                best_key, best, second = key, net, best if best_key is not None else 0.0
+            if best_key is None or net > best:
+                best_key, best, second = key, net, max(second, best)
             else:
                 second = max(second, net)
         return None if best_key is None else (best_key, second)

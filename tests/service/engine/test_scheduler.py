@@ -153,7 +153,7 @@ def test_a_large_last_member_is_run_at_once_where_there_is_no_time_for_those_bet
     assert engine.next_step(NOW + 0.001).member == 1, "a member that reads the others cannot do without them"
 
 
-def test_a_long_step_is_not_started_where_tight_requests_keep_coming():
+def test_a_long_step_comes_last_where_tight_requests_keep_coming():
     # Every 5 ms a request with 12 ms comes: a step of 40 ms would leave several of them without any answer.
     engine, now = scheduler(0.001, 0.002, 0.040, max_batch_rows=1), NOW
     teacher = profile(0.88, 0.90, 0.92, jumps=True)
@@ -162,13 +162,15 @@ def test_a_long_step_is_not_started_where_tight_requests_keep_coming():
         engine.admit(tight, now)
         run(engine, engine.next_step(now), now + 0.001)
         now += 0.005
-    loose = ticket(arrived=now, budget_s=1.0, profile=teacher)
+    loose, modest = ticket(arrived=now, budget_s=1.0, profile=teacher), ticket(arrived=now, budget_s=1.0, limit=2)
     loose.depth, loose.expected = 2, (0.90, 0.92)
-    engine.complete([loose], now)
-    assert engine.next_step(now) is None
+    modest.depth, modest.expected = 1, (0.88, 0.8808, 0.8808)
     quiet = scheduler(0.001, 0.002, 0.040, max_batch_rows=1)
-    quiet.complete([loose], now)
-    assert quiet.next_step(now).member == 2
+    quiet.complete([loose, modest], now)
+    assert quiet.next_step(now).member == 2, "it gains more per second"
+    engine.complete([loose, modest], now)
+    assert engine.next_step(now).member == 1, "but not where it costs others their answer"
+    assert engine.next_step(now).member == 2, "still the device never idles while somebody waits for it"
 
 
 def test_a_minimum_of_members_is_as_urgent_as_a_first_member():
