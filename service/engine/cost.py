@@ -46,6 +46,7 @@ class MemberCost:
         self._rehearsed_ratio = at_quantile(ratios, safety)
         self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S)
         self._curve: dict[int, float] = {}
+        self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio
         """Measured / curve at the safety quantile, as of the latest step; may be read from any thread."""
 
@@ -66,15 +67,35 @@ class MemberCost:
         share = (rows - low) / (high - low)
         return self.medians_s[right - 1] * (1 - share) + self.medians_s[right] * share
 
-    def observe(self, rows: int, duration_s: float, now: float) -> None:
-        """Learn from a step of `rows` rows that ended at `now`."""
+    def observe(self, rows: int, duration_s: float, now: float) -> bool:
+        """Learn from a step of `rows` rows that ended at `now`; whether predictions have changed."""
         self._ratios.add(duration_s / self.curve(rows), now)
-        self.ratio = self._ratios.get(now) or self._rehearsed_ratio
+        return self._refresh(now)
 
     def predict(self, rows: int, now: float) -> float:
         """Seconds that a step of `rows` rows will stay within, at the safety quantile."""
+        if now > self._ratios.holds_until:
+            self._refresh(now)
+        # The scheduler asks far more often than the ratio moves.
+        seconds = self._predicted.get(rows)
+        if seconds is None:
+            seconds = self._predicted[rows] = self.curve(rows) * self.ratio
+        return seconds
+
+    @property
+    def holds_until(self) -> float:
+        """Until when predictions stay as they are, unless something is learned."""
+        return self._ratios.holds_until
+
+    def _refresh(self, now: float) -> bool:
         ratio = self._ratios.get(now)
-        return self.curve(rows) * (self._rehearsed_ratio if ratio is None else ratio)
+        if ratio is None:
+            ratio = self._rehearsed_ratio
+        if ratio == self.ratio:
+            return False
+        self.ratio = ratio
+        self._predicted.clear()
+        return True
 
 
 class CostModel:
@@ -82,22 +103,31 @@ class CostModel:
 
     def __init__(self) -> None:
         self._members: dict[str, list[MemberCost]] = {}
+        self._each: dict[tuple[str, int], tuple[list[float], float]] = {}
 
     def add(self, model: str, members: list[MemberCost]) -> None:
         """Start to predict for a model's members."""
         self._members[model] = members
+        self._each.clear()
 
     def remove(self, model: str) -> None:
         """Forget a model that has been unloaded."""
         self._members.pop(model, None)
+        self._each.clear()
 
     def predict(self, model: str, member: int, rows: int, now: float) -> float:
         """Seconds for member `member` on `rows` rows."""
         return self._members[model][member].predict(rows, now)
 
     def predict_each(self, model: str, rows: int, now: float) -> list[float]:
-        """Seconds for each member of a model on `rows` rows."""
-        return [member.predict(rows, now) for member in self._members[model]]
+        """Seconds for each member of a model on `rows` rows; not to be changed by the caller."""
+        known = self._each.get((model, rows))
+        if known is not None and now <= known[1]:
+            return known[0]
+        members = self._members[model]
+        each = [member.predict(rows, now) for member in members]
+        self._each[model, rows] = each, min(member.holds_until for member in members)
+        return each
 
     def typical(self, model: str, member: int, rows: int) -> float:
         """Median seconds at warm-up; unlike `predict`, it may be asked from any thread."""
@@ -110,7 +140,8 @@ class CostModel:
 
     def observe(self, model: str, member: int, rows: int, duration_s: float, now: float) -> None:
         """Learn from a finished step."""
-        self._members[model][member].observe(rows, duration_s, now)
+        if self._members[model][member].observe(rows, duration_s, now):
+            self._each.clear()
 
 
 def batch_sizes(largest: int) -> list[int]:

@@ -10,7 +10,7 @@ first edge of the concave envelope of the gain curve).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.engine.ticket import Ticket
 
@@ -18,8 +18,7 @@ MARGIN = 1e-9
 """Differences of accuracy below this are rounding."""
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """The first step of a way."""
 
     member: int
@@ -38,19 +37,22 @@ def best_move(ticket: Ticket, slack_s: float, seconds: Sequence[float]) -> Move 
         slack_s: time until its answer is due.
         seconds: predicted duration of each member on the ticket's rows.
     """
-    depth, expected = ticket.depth, ticket.expected
+    depth, expected, limit = ticket.depth, ticket.expected, ticket.member_limit
+    now, last = expected[0], ticket.members_total - 1
     spent_s, best_s, gain, member, rate = 0.0, 1.0, -1.0, -1, 0.0
-    for target in range(depth, ticket.member_limit):
+    for target in range(depth, limit):
         spent_s += seconds[target]
         if spent_s > slack_s:
             break
-        reached = expected[target + 1 - depth] - expected[0]
-        rate = max(rate, reached / spent_s)
+        reached = expected[target + 1 - depth] - now
+        if reached > rate * spent_s:
+            rate = reached / spent_s
         if reached > gain + MARGIN:
             gain, best_s, member = reached, spent_s, depth
-    last = ticket.members_total - 1
-    if ticket.profile.jumps and ticket.member_limit > last and seconds[last] <= slack_s:
-        reached = expected[-1] - expected[0]
+    if limit > last and seconds[last] <= slack_s and ticket.profile.jumps:
+        reached = expected[-1] - now
         if reached > gain + MARGIN:
             best_s, member, rate = seconds[last], last, reached / seconds[last]
-    return None if member < 0 else Move(member, rate * 2.0**ticket.priority, best_s)
+    if member < 0:
+        return None
+    return Move(member, rate * 2.0**ticket.priority if ticket.priority else rate, best_s)

@@ -24,7 +24,8 @@ class RecentQuantile:
         self._timed: deque[tuple[float, float]] = deque()
         self._ordered: list[float] = []
         self._quantile: float | None = None
-        self._holds_until = -math.inf
+        self.holds_until = -math.inf
+        """Until when `get` gives the same, unless a value is added."""
 
     def add(self, value: float, now: float) -> None:
         """Take in a value measured at `now`."""
@@ -32,16 +33,16 @@ class RecentQuantile:
             self._forget_oldest()
         self._timed.append((now, value))
         insort(self._ordered, value)
-        self._holds_until = -math.inf
+        self.holds_until = -math.inf
 
     def get(self, now: float) -> float | None:
         """The quantile; None when nothing recent is known."""
         # The scheduler asks far more often than values come or go.
-        if now > self._holds_until:
+        if now > self.holds_until:
             while self._timed and self._timed[0][0] < now - self._memory_s:
                 self._forget_oldest()
             self._quantile = at_quantile(self._ordered, self._share) if self._ordered else None
-            self._holds_until = self._timed[0][0] + self._memory_s if self._timed else math.inf
+            self.holds_until = self._timed[0][0] + self._memory_s if self._timed else math.inf
         return self._quantile
 
     def _forget_oldest(self) -> None:

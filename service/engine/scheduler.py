@@ -12,8 +12,8 @@ optional.
   because of the others and the further rows are worth more than what else the device could do.
 - A member that is predicted to end after a request's deadline is not started for it.
 
-The device is never kept idle to fill a batch. It is left idle for one reason only: that a step would cost those to
-come more than it gains.
+The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
+those to come. What a step may cost those ranks it, no more.
 
 A prediction that turns work away may be wrong, and turned away work teaches nothing. So the scheduler asks for
 a *rehearsal* of that member, on nobody's rows, when the device has nothing else to do.
@@ -24,7 +24,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
@@ -48,8 +48,7 @@ Key = tuple[str, int]
 """Model and member."""
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(NamedTuple):
     """One run of one member. Without tickets it is a rehearsal on rows of zeros."""
 
     model: str
@@ -58,8 +57,7 @@ class Step:
     rows: int
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(NamedTuple):
     """A request that gets no further member, and why."""
 
     ticket: Ticket
@@ -78,8 +76,6 @@ class Scheduler:
         self._optional: dict[Key, Waiting[float]] = {}
         self._patience: list[tuple[float, int, Ticket]] = []
         self._next_place = 0
-        self._seconds: dict[tuple[str, int], list[float]] = {}
-        self._seconds_at = -math.inf
         self._settled: list[Settled] = []
         self._doubted: tuple[str, int, int] | None = None
         self._rehearsed_at = 0.0
@@ -193,17 +189,11 @@ class Scheduler:
 
     def _predict_each(self, ticket: Ticket, now: float) -> list[float]:
         """Seconds for each member on the ticket's rows alone."""
-        if now != self._seconds_at:
-            self._seconds.clear()
-            self._seconds_at = now
-        key = ticket.model, ticket.rows
-        if key not in self._seconds:
-            self._seconds[key] = self._costs.predict_each(ticket.model, ticket.rows, now)
-        return self._seconds[key]
+        return self._costs.predict_each(ticket.model, ticket.rows, now)
 
     def _in_time(self, ticket: Ticket, member: int, now: float) -> bool:
         """Whether the ticket alone is predicted to have that member's answer in time."""
-        return ticket.deadline.slack(now, self._predict_each(ticket, now)[member]) >= 0
+        return now + self._predict_each(ticket, now)[member] <= ticket.deadline.answer_by
 
     def _lose_patience(self, now: float) -> None:
         """Requests without a deadline that have waited long enough become mandatory."""
@@ -215,6 +205,8 @@ class Scheduler:
 
     def _most_urgent(self) -> Key | None:
         """The mandatory queue to serve."""
+        if not self._mandatory:
+            return None
         ranks = {}
         for key, queue in list(self._mandatory.items()):
             head = queue.head()
@@ -229,7 +221,7 @@ class Scheduler:
         queue = self._mandatory[key]
         batch: list[Ticket] = []
         rows, due = 0, self._others_must_start(key, now)
-        while (head := queue.head()) is not None:
+        while rows < self._max_batch_rows and (head := queue.head()) is not None:
             _, ticket = head
             if not self._in_time(ticket, key[1], now):
                 queue.pop()
@@ -255,8 +247,9 @@ class Scheduler:
         """Rate and ticket of the best in a queue; those whose way no longer fits are planned anew."""
         queue = self._optional[key]
         while (head := queue.head()) is not None:
-            if now <= head[1].way_until and self._in_time(head[1], key[1], now):
-                return -head[0], head[1]
+            rank, ticket = head
+            if now <= ticket.way_until and self._in_time(ticket, key[1], now):
+                return -rank, ticket
             self._enqueue_optional(queue.pop(), now)
         return None
 
@@ -266,32 +259,42 @@ class Scheduler:
         What a step is expected to cost arrivals still to come ranks it, but never leaves the device idle: an answer
         that stayed shallow for somebody who then did not come would be nobody's gain.
         """
-        for key in list(self._optional):
-            self._optional_head(key, now)
-        # What was planned anew has gone to the other queues, whose heads are now in time too.
-        best_key, best, second = None, -math.inf, 0.0
-        for key in list(self._optional):
-            head = self._optional_head(key, now)
-            if head is None:
-                del self._optional[key]
-                continue
-            rate, ticket = head
-            duration_s = self._costs.predict(*key, ticket.rows, now)
-            net = rate - self._arrivals.loss(duration_s) / duration_s
-            if best_key is None or net > best:
-                best_key, best, second = key, net, max(second, best)
-            else:
-                second = max(second, net)
-        return None if best_key is None else (best_key, second)
+        places = -1
+        # Those planned anew go to queues that may have been looked at before.
+        while places != self._next_place:
+            places = self._next_place
+            best_key, best, second = None, -math.inf, -math.inf
+            for key, queue in list(self._optional.items()):
+                rank = queue.best_rank
+                if rank is not None and -rank <= second:
+                    continue
+                head = self._optional_head(key, now)
+                if head is None:
+                    del self._optional[key]
+                    continue
+                rate, ticket = head
+                duration_s = self._predict_each(ticket, now)[key[1]]
+                net = rate - self._arrivals.loss(duration_s) / duration_s
+                if best_key is None or net > best:
+                    best_key, best, second = key, net, best
+                elif net > second:
+                    second = net
+        return None if best_key is None else (best_key, max(second, 0.0))
 
     def _optional_batch(self, key: Key, rate_elsewhere: float, now: float) -> tuple[Ticket, ...]:
         """Take tickets off the queue, best first, while their rows are worth the time that they add."""
         queue = self._optional[key]
         first = queue.pop()
         batch, rows, due = [first], first.rows, first.deadline.answer_by
+        if rows >= self._max_batch_rows:
+            return (first,)
         duration_s = self._costs.predict(*key, rows, now)
+        loss = self._arrivals.loss(duration_s)
         misfits: list[tuple[float, Ticket]] = []
-        while len(misfits) < MISFITS and (head := self._optional_head(key, now)) is not None:
+        while len(misfits) < MISFITS and rows < self._max_batch_rows:
+            head = self._optional_head(key, now)
+            if head is None:
+                break
             rate, ticket = head
             grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
             if grown > self._max_batch_rows:
@@ -301,11 +304,11 @@ class Scheduler:
                 misfits.append((rate, queue.pop()))
                 continue
             gain = rate * self._predict_each(ticket, now)[key[1]]
-            cost = self._arrivals.loss(grown_s) - self._arrivals.loss(duration_s)
-            if gain - cost < rate_elsewhere * (grown_s - duration_s):
+            grown_loss = self._arrivals.loss(grown_s)
+            if gain - (grown_loss - loss) < rate_elsewhere * (grown_s - duration_s):
                 break
             batch.append(queue.pop())
-            rows, due, duration_s = grown, sooner, grown_s
+            rows, due, duration_s, loss = grown, sooner, grown_s, grown_loss
         for rate, ticket in misfits:
             queue.push(-rate, self._new_place(), ticket)
         return tuple(batch)

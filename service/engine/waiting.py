@@ -26,12 +26,18 @@ class Waiting(Generic[Rank]):
         self._places[ticket] = place
         heapq.heappush(self._heap, (rank, place, ticket))
 
+    @property
+    def best_rank(self) -> Rank | None:
+        """No rank that waits here is below this one; None if nothing waits."""
+        return self._heap[0][0] if self._heap else None
+
     def head(self) -> tuple[Rank, Ticket] | None:
         """The best that still waits here."""
         heap = self._heap
+        places = self._places
         while heap:
             rank, place, ticket = heap[0]
-            if self._places.get(ticket) == place:
+            if places.get(ticket) == place:
                 return rank, ticket
             heapq.heappop(heap)
         return None
