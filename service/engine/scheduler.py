@@ -228,7 +228,7 @@ class Scheduler:
                 self._turn_away(ticket)
                 continue
             grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
-            if batch and (grown > self._max_batch_rows or now + self._costs.predict(*key, grown, now) > sooner):
+            if batch and (grown > self._max_batch_rows or sooner - now - self._costs.predict(*key, grown, now) < 0):
                 break
             batch.append(queue.pop())
             rows, due = grown, sooner
@@ -300,7 +300,7 @@ class Scheduler:
             if grown > self._max_batch_rows:
                 break
             grown_s = self._costs.predict(*key, grown, now)
-            if now + grown_s > sooner:
+            if sooner - now - grown_s < 0:
                 misfits.append((rate, queue.pop()))
                 continue
             gain = rate * self._predict_each(ticket, now)[key[1]]

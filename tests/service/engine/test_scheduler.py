@@ -450,3 +450,15 @@ def test_without_deadlines_everything_is_done(requests: list[Request], speed: st
         request.cancel_at = math.inf
     simulate(requests, speed)
     assert all(request.ticket.depth == request.ticket.member_limit for request in requests)
+
+
+def test_a_batch_that_fits_but_for_rounding_is_not_formed():
+    """At 1000 s, 0.03 s more is the deadline when added, and a hair too late when subtracted: one way must hold."""
+    model_costs = costs(0.012, per_row=0.002)
+    engine = Scheduler(model_costs, MAX_BATCH_ROWS)
+    for _ in range(2):
+        engine.admit(ticket(rows=5, arrived=NOW, budget_s=0.03, members=1), NOW)
+    step = engine.next_step(NOW)
+    assert step is not None
+    cost_s = model_costs.predict(step.model, step.member, step.rows, NOW)
+    assert all(one.deadline.slack(NOW, cost_s) >= 0 for one in step.tickets)
