@@ -21,6 +21,8 @@ CUDA: Provider = (
         # The exhaustive search costs seconds at each new shape; its gain is a few percent at best.
         "cudnn_conv_algo_search": "HEURISTIC",
         "arena_extend_strategy": "kSameAsRequested",
+        # A bundle's numbers, confidences and thresholds are those of float32: its convolutions have 24 bits, not 11.
+        "use_tf32": "0",
     },
 )
 

@@ -157,7 +157,8 @@ def _is_ours(name: str) -> bool:
 
 def _read(path: Path) -> dict[str, Tensor]:
     if _is_npz(path):
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file that it opened itself open where it finds it damaged.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: _tensor(arrays[name]) for name in arrays.files}
     content: Any = torch.load(path, map_location="cpu", weights_only=True)
     state: Mapping[str, Tensor] = content.get("state_dict", content)
