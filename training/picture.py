@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -11,11 +12,17 @@ from matplotlib.figure import Figure
 BLUE, ORANGE, GREY, GREEN, RED, PURPLE = "#1f5fa8", "#d9722b", "#6b7280", "#2e8b57", "#b03a48", "#7b5ea7"
 
 
-def panels(count: int = 1, width: float = 7.2, height: float = 4.5) -> tuple[Figure, list[Axes]]:
-    """A figure of `count` axes side by side, `width` by `height` inches in all."""
+def panels(
+    count: int = 1, width: float = 7.2, height: float = 4.5, columns: int | None = None
+) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` axes, `width` by `height` inches in all; side by side, or `columns` in a row."""
+    columns = min(columns or count, count)
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+    axes = list(figure.subplots(math.ceil(count / columns), columns, squeeze=False).flat)
+    for spare in axes[count:]:
+        spare.set_axis_off()
+    return figure, axes[:count]
 
 
 def plain(axes: Axes, *, title: str, x: str, y: str) -> None:

@@ -27,6 +27,7 @@ from training.reproduce import (
     ablate_gamma,
     arms,
     compare_ensembles,
+    figure3,
     find_wl,
     table1,
     theorem1,
@@ -101,6 +102,17 @@ def test_one_structure_is_timed_once_and_an_answer_takes_the_sum(tmp_path: Path)
     assert stopwatch.timed == 1
     assert [point["ms"] for point in found] == [{"1": k * 1.0, "64": k * 64.0} for k in (1, 2, 3)]
     assert total([]) == {"1": 0, "64": 0}
+
+
+@pytest.mark.parametrize("recipe", ["dsa19", "google13"])
+def test_figure_3_counts_sequences_without_the_archive(recipe: str, tmp_path: Path):
+    config = dataclasses.replace(RECIPES[recipe].config, rounds=2, connection="dense", first_expansion=1)
+    values = figure3.run(Bench(RECIPES[recipe], config, tmp_path, Quiet()), config)
+    first, second = values["rounds"]
+    assert first["connections"] == 0
+    assert 0 < second["connections"] == second["flops"] - first["flops"]
+    assert first["flops"] < values["teacher_flops"]
+    assert all(values[key][str(batch)] > 0 for key in ("ms", "ms_unconnected") for batch in BATCHES)
 
 
 def test_theorem_1_follows_the_residual_round_by_round(tmp_path: Path):

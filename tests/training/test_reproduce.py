@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.training import publisher
+from training import picture
 from training.cli import main
 from training.config import RecipeConfig
 from training.data.cifar import CIFAR10
@@ -216,6 +217,20 @@ def test_gains_are_paired_by_seed():
     assert series.gains("one", 1, "two", 0) == pytest.approx([0.0, 0.4])
     assert series.gains("two", 1, "one", 1) == []
     assert (series.longest("one"), series.longest("two"), series.longest("three")) == (2, 1, 0)
+
+
+def test_by_time_a_line_joins_the_single_models_that_no_faster_one_beats():
+    costs = [(3.0, 0.90), (1.0, 0.80), (2.0, 0.95), (2.5, 0.85), (4.0, 0.96)]
+    timed = [{"flops": k, "accuracy": right, "ms": {"1": ms, "64": 1.0}} for k, (ms, right) in enumerate(costs)]
+    cells = [cell("many", points=timed), cell("one", points=timed[:1])]
+    _, (axes,) = picture.panels()
+    Series(cells).curve(axes, "many", "blue", "s--", timed=True, frontier=True)
+    markers, line, _ = axes.lines[0], axes.lines[-2], axes.lines[-1]
+    assert list(markers.get_xdata()) == [1.0, 2.0, 2.5, 3.0, 4.0], "every model is drawn"
+    assert list(line.get_xdata()) == [1.0, 2.0, 4.0]
+    Series(cells).curve(axes, "one", "red", "x-")
+    ring = axes.lines[-1]
+    assert (ring.get_label(), ring.get_marker(), ring.get_markerfacecolor()) == ("one", "o", "none")
 
 
 def figure2_cells() -> list[Cell]:

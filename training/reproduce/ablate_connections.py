@@ -54,12 +54,12 @@ one after the other before the last can; without connections all could run side 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Accuracy by number of FLOPs, one panel for each data set."""
-    figure, panels = picture.panels(len(DATA_SETS), width=14.0, height=4.2)
+    figure, panels = picture.panels(len(DATA_SETS), width=11.0, height=4.0)
     for axes, data_set in zip(panels, DATA_SETS, strict=True):
         series = Series([cell for cell in cells if cell.recipe == data_set])
         for kind in KINDS:
             series.curve(axes, kind, COLOURS[kind], STYLES[kind], unit=1e3)
-        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)")
+        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)" if axes is panels[0] else "")
         axes.set_xlim(left=0)
     picture.legend(figure, panels[0], columns=5)
     picture.save(figure, path)

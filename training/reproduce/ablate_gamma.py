@@ -19,6 +19,8 @@ EPOCHS = 10
 GAMMAS = (0.003, 0.01, 0.03, 0.1, 1.0, 10.0)
 OFF = 1e12
 """1/gamma is nothing: no barrier."""
+ASIDE = 1.09
+"""Factor in gamma by which objectives are drawn beside each other, so that none hides another."""
 MEMBER, WEIGHTED, SATURATING, AVERAGE = "paper", "weighted", "saturating", "recipe"
 OBJECTIVES = {
     MEMBER: "Eq. 6 as printed, eta = 1 on logits, the recipe's connection",
@@ -74,7 +76,7 @@ def report(cells: Sequence[Cell]) -> str:
         "objective",
         "gamma",
         "members",
-        "weak learners",
+        "weak learners %",
         "Eq. 7 share",
         "smallest edge",
         "attempts",
@@ -100,7 +102,7 @@ the whole ensemble. A run goes on with its best candidate, but ends early where 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Share of weak learners, Eq. 7 share and accuracy against gamma."""
-    figure, panels = picture.panels(3, width=13.0, height=4.0)
+    figure, panels = picture.panels(3, width=11.0, height=3.8)
     gammas = [*GAMMAS, GAMMAS[-1] * 10]  # "off" is drawn one step to the right
     measures: tuple[tuple[str, Callable[[Values], float]], ...] = (
         ("rounds with a weak learner (%)", lambda values: 100 * _accepted(values)),
@@ -108,16 +110,18 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         ("accuracy of the whole ensemble (%)", lambda values: 100 * _final(values)),
     )
     for axes, (label, measure) in zip(panels, measures, strict=True):
-        for objective, colour in COLOURS.items():
+        for number, (objective, colour) in enumerate(COLOURS.items()):
             groups = [_cells(cells, objective, gamma) for gamma in (*GAMMAS, OFF)]
             values = [[measure(cell.values) for cell in group if _later(cell.values)] for group in groups]
             means = [statistics.fmean(one) if one else float("nan") for one in values]
             deviations = [statistics.stdev(one) if len(one) > 1 else 0.0 for one in values]
-            axes.errorbar(gammas, means, deviations, fmt="o-", color=colour, label=objective, ms=4, capsize=2)
+            beside = [gamma * ASIDE ** (number - 1.5) for gamma in gammas]
+            axes.errorbar(beside, means, deviations, fmt="o-", color=colour, label=objective, ms=4, capsize=2)
         axes.set_xscale("log")
         axes.set_xticks(gammas, [*(f"{gamma:g}" for gamma in GAMMAS), "off"], fontsize=8)
         axes.minorticks_off()
-        picture.plain(axes, title="", x="gamma", y=label)
+        axes.set_ylim(bottom=max(axes.get_ylim()[0], -4.0), top=min(axes.get_ylim()[1], 104.0))  # shares end at 100 %
+        picture.plain(axes, title=DATA_SET if axes is panels[0] else "", x="gamma", y=label)
     picture.legend(figure, panels[0], columns=4)
     picture.save(figure, path)
 

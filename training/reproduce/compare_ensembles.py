@@ -34,20 +34,21 @@ def report(cells: Sequence[Cell]) -> str:
 
 _EXPLANATION = """Accuracy in % of the best-funded answer that each method has within the FLOPs of B-DISTIL's first k
 members; a dash where its cheapest answer costs more. All are distilled from the same teacher with the same loss and
-optimiser, and each of their weights sees the training set as often. The snapshots come latest first. The multi-exit
-network is of the teacher's family, with the whole ensemble's FLOPs; its width and depth are free, so it is no
-decomposition into small members, but it is what one would build."""
+optimiser, and each member sees the training set as often. The snapshots are one network that goes on learning, and the
+latest comes first: it has seen the training set as often as all members together, so its first answer stands for what
+longer training is worth. The multi-exit network is of the teacher's family, with the whole ensemble's FLOPs; its width
+and depth are free, so it is no decomposition into small members, but it is what one would build."""
 _AT_THE_END = "All members or exits:"
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Accuracy against FLOPs, one panel for each data set."""
-    figure, panels = picture.panels(len(DATA_SETS), width=14.0, height=4.2)
+    figure, panels = picture.panels(len(DATA_SETS), width=11.0, height=4.6)
     for axes, data_set in zip(panels, DATA_SETS, strict=True):
         series = Series([cell for cell in cells if cell.recipe == data_set])
         for method, (_, colour, style) in METHODS.items():
             series.curve(axes, method, colour, style, unit=1e3)
-        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)")
+        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)" if axes is panels[0] else "")
         axes.set_xlim(left=0)
     picture.legend(figure, panels[0], columns=5)
     picture.save(figure, path)

@@ -28,6 +28,10 @@ PAPERS_NUMBERS = (
     "The paper gives Figure 2 as curves without numbers; it says that B-DISTIL stays competitive with NO-RESCHED and "
     "outperforms RESCHED."
 )
+THE_PICTURE = (
+    "In the picture a ring is an arm of one answer. By time the line of NO-RESCHED joins the single models that no "
+    "faster one beats."
+)
 TARGET = 0.005
 """How far below its single model a prefix may be, as a share of the test samples."""
 
@@ -64,20 +68,23 @@ def report(cells: Sequence[Cell]) -> str:
         if cell.values["stopped"]
     ]
     tables = [markdown(header, _rows(series)), markdown(gaps, _gaps(series))]
-    return "\n\n".join([PAPERS_NUMBERS, tables[0], _GAPS_EXPLAINED, tables[1], *stops])
+    return "\n\n".join([PAPERS_NUMBERS, THE_PICTURE, tables[0], _GAPS_EXPLAINED, tables[1], *stops])
 
 
 _GAPS_EXPLAINED = "Points of accuracy, paired by seed:"
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
-    """Accuracy against FLOPs, and against measured time of one sample."""
+    """Accuracy against FLOPs, and against measured time of one sample.
+
+    Single models of nearly equal time are in no order, so there a line joins the best that can be had by each time.
+    """
     series = Series(cells)
     figure, (by_flops, by_time) = picture.panels(2, width=12.0, height=4.8)
     unit = _unit(series)
     for arm, (colour, style) in STYLES.items():
         series.curve(by_flops, arm, colour, style, unit=unit or 1.0)
-        series.curve(by_time, arm, colour, style, timed=True)
+        series.curve(by_time, arm, colour, style, timed=True, frontier=arm == SINGLE)
     accuracy = 100 * statistics.fmean(series.accuracies(TEACHER, 0))
     for axes in (by_flops, by_time):
         axes.axhline(accuracy, color="black", lw=1, ls=(0, (6, 3)), label=f"teacher ({accuracy:.1f} %)")

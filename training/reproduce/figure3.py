@@ -7,6 +7,7 @@ the paper. The measured time is that of the last member, which reads most, over 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+from matplotlib.ticker import MaxNLocator
 
 from bundle import Round
 from training import flops, picture
@@ -30,6 +32,8 @@ from training.reproduce.timing import BATCHES, Stopwatch
 
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "none")
 SAMPLES = max(BATCHES)
+COLUMNS = 4
+"""Panels in a row of the picture."""
 COLOURS = (picture.BLUE, picture.ORANGE, picture.GREEN, picture.PURPLE)
 
 
@@ -119,7 +123,8 @@ def _member(
 
 
 def _build(family: ModelClass, known: Networks, kind: Kind, sources: int, seed: int) -> StagedNetwork:
-    normalise = Normalise(torch.zeros(known.shape), torch.ones(known.shape))
+    # Nothing to shift, one value a feature of a sequence as in training: of all steps, an export of few would not fit.
+    normalise = Normalise.of(np.zeros((1, *known.shape)), sequences=isinstance(family, Recurrent))
     return seeded(seed, lambda: family.build(normalise, known.shape, known.labels, kind, sources))
 
 
@@ -157,8 +162,9 @@ def _row(cell: Cell) -> list[object]:
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """FLOPs by round: the member, and its connections below it, one panel for each recipe."""
     recipes = list(dict.fromkeys(cell.recipe for cell in cells))
-    figure, panels = picture.panels(len(recipes), width=2.6 * len(recipes), height=3.6)
-    for axes, recipe in zip(panels, recipes, strict=True):
+    rows = math.ceil(len(recipes) / COLUMNS)
+    figure, panels = picture.panels(len(recipes), width=11.0, height=2.8 * rows + 0.6, columns=COLUMNS)
+    for number, (axes, recipe) in enumerate(zip(panels, recipes, strict=True)):
         of = {cell.arm: cell.values for cell in cells if cell.recipe == recipe}
         for kind, colour in zip(KINDS, COLOURS, strict=True):
             if kind in of:
@@ -167,8 +173,8 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
                 axes.plot(T, [one["flops"] / teacher for one in rounds], "o-", color=colour, ms=3, label=f"{kind}")
                 axes.plot(T, [one["connections"] / teacher for one in rounds], "x:", color=colour, ms=4)
         axes.set_ylim(bottom=0)
-        first = recipe == recipes[0]
-        picture.plain(axes, title=recipe, x="round", y="fraction of the teacher's FLOPs" if first else "")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        picture.plain(axes, title=recipe, x="round", y="" if number % COLUMNS else "fraction of teacher's FLOPs")
     panels[0].plot([], [], "o-", color="black", ms=3, label="member")
     panels[0].plot([], [], "x:", color="black", ms=4, label="its connections")
     picture.legend(figure, panels[0], columns=6)

@@ -12,6 +12,9 @@ from matplotlib.axes import Axes
 from training.reproduce.experiment import Cell
 from training.reproduce.timing import BATCHES
 
+Point = tuple[float, float, float]
+"""Cost, accuracy in % and its deviation over seeds."""
+
 
 @dataclass(frozen=True, slots=True)
 class Series:
@@ -50,18 +53,45 @@ class Series:
         return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
     def curve(
-        self, axes: Axes, arm: str, colour: str, style: str, *, unit: float = 1.0, timed: bool = False, label: str = ""
+        self,
+        axes: Axes,
+        arm: str,
+        colour: str,
+        style: str,
+        *,
+        unit: float = 1.0,
+        timed: bool = False,
+        frontier: bool = False,
     ) -> None:
-        """Draw accuracy with its spread against cost: FLOPs over `unit`, or ms of one sample where `timed`."""
-        points = list[tuple[float, float, float]]()
+        """Draw accuracy with its spread against cost: FLOPs over `unit`, or ms of one sample where `timed`.
+
+        Points are joined in the order of their cost; of a `frontier` only those that are better than every cheaper one.
+        An arm of one answer is drawn as a ring, which does not vanish behind the first answers of the others.
+        """
+        points = self._points(arm, unit, timed=timed)
+        if not points:
+            return
+        alone = len(points) == 1
+        marker, line = ("o", "") if alone else (style[0], style[1:])
+        shape: dict[str, Any] = {"ms": 12, "mfc": "none", "mew": 1.8, "zorder": 4} if alone else {"ms": 5}
+        x, y, deviations = zip(*points, strict=True)
+        axes.errorbar(x, y, deviations, fmt=marker, color=colour, capsize=2, elinewidth=0.8, **shape)
+        joined_x, joined_y, _ = zip(*(_best_so_far(points) if frontier else points), strict=True)
+        axes.plot(joined_x, joined_y, line, color=colour, lw=1.6)
+        axes.plot([], [], marker + line, color=colour, lw=1.6, label=arm, **shape)
+
+    def _points(self, arm: str, unit: float, *, timed: bool) -> list[Point]:
+        """The arm's answers, cheapest first; in time without those that were not timed."""
+        points = list[Point]()
         for k in range(self.longest(arm)):
             accuracies = [100 * value for value in self.accuracies(arm, k)]
             costs = self.ms(arm, k, BATCHES[0]) if timed else [value / unit for value in self.flops(arm, k)]
             if costs:
                 deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
                 points.append((statistics.fmean(costs), statistics.fmean(accuracies), deviation))
-        if points:
-            x, y, deviations = zip(*points, strict=True)
-            axes.errorbar(
-                x, y, deviations, fmt=style, color=colour, label=label or arm, lw=1.6, ms=5, capsize=2, elinewidth=0.8
-            )
+        return sorted(points)
+
+
+def _best_so_far(points: Sequence[Point]) -> list[Point]:
+    """Of points in the order of cost those that are better than every cheaper one."""
+    return [point for i, point in enumerate(points) if all(point[1] > cheaper[1] for cheaper in points[:i])]

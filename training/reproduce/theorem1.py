@@ -7,7 +7,8 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from matplotlib.ticker import MaxNLocator
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from training import boosting, picture
 from training.boosting import Bounds, theorem1, theorem1_eta
@@ -104,7 +105,7 @@ _PLAYED = ["adversary, T", "paper's eta", "best eta", "Eq. 10", "1.5 x Eq. 10", 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """One panel a data set, and one for the adversary."""
-    figure, panels = picture.panels(len(DATA_SETS) + 1, width=15.0, height=4.2)
+    figure, panels = picture.panels(len(DATA_SETS) + 1, width=12.0, height=3.8)
     for axes, data_set in zip(panels, DATA_SETS, strict=False):
         of = [cell for cell in cells if cell.recipe == data_set and cell.arm == TRAINED]
         if not of:
@@ -112,8 +113,8 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         T = list(range(1, min(len(cell.values["rounds"]) for cell in of) + 1))
         for label, colour, style, key in _LINES:
             axes.plot(T, [_mean(of, t - 1, key) for t in T], style, color=colour, label=label, ms=4)
-        picture.plain(axes, title=data_set, x="rounds T", y="sup norm of F_T - g (logits)")
-        axes.set_yscale("log")
+        picture.plain(axes, title=data_set, x="rounds T", y="sup norm of F_T - g (logits)" if axes is panels[0] else "")
+        _logarithmic(axes)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes = panels[-1]
     for cell in [cell for cell in cells if cell.arm == ADVERSARY][:1]:
@@ -123,9 +124,17 @@ def draw(cells: Sequence[Cell], path: Path) -> None:
         for label, colour, style, key in _LINES[1:]:
             axes.plot(T, [one["bounds"][key] for one in rounds], style, color=colour, label=label)
     picture.plain(axes, title="adversary, G = 1", x="rounds T", y="largest |S| / T")
-    axes.set_yscale("log")
+    _logarithmic(axes)
     picture.legend(figure, panels[0], columns=4)
     picture.save(figure, path)
+
+
+def _logarithmic(axes: Axes) -> None:
+    """A logarithmic axis with plain numbers on it."""
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 _LINES = (
