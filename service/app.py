@@ -121,7 +121,11 @@ def _build(context: Context, access: Access) -> FastAPI:
         app.add_exception_handler(kind, _answer_with_problem)
     express = Express(
         app.framework,
-        endpoints={"/predict": predict.predict, "/predict/stream": stream.predict_stream},
+        endpoints={
+            "/predict": predict.predict,
+            "/predict/stream": stream.predict_stream,
+            "/predict/{request_id}/continue": continuation.continue_,
+        },
         on_problem=_answer_with_problem,
     )
     app.front = Ingress(
