@@ -38,7 +38,7 @@ from service.ledger import Ledger
 from service.metrics import Metrics
 from service.openapi import describe
 from service.repository import Repository
-from service.routes import continuation, feedback, health, models, predict, stream
+from service.routes import continuation, docs, feedback, health, models, predict, stream
 from service.settings import Settings
 from service.supervisor import Supervisor
 
@@ -113,15 +113,19 @@ def _build(context: Context, access: Access) -> FastAPI:
         await context.repository.close()
         await asyncio.to_thread(context.worker.stop)
 
-    app = Application(title="anytime-distil", lifespan=lifespan)
+    app = Application(title="anytime-distil", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for module in (predict, stream, continuation, feedback, models, health):
+    for module in (predict, stream, continuation, feedback, models, health, docs):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)
     express = Express(
         app.framework,
-        endpoints={"/predict": predict.predict, "/predict/stream": stream.predict_stream},
+        endpoints={
+            "/predict": predict.predict,
+            "/predict/stream": stream.predict_stream,
+            "/predict/{request_id}/continue": continuation.continue_,
+        },
         on_problem=_answer_with_problem,
     )
     app.front = Ingress(

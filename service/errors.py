@@ -265,14 +265,19 @@ class InternalError(ServerProblem):
         super().__init__("The service failed on this request; its log tells why under this request id.")
 
 
-def codes() -> list[str]:
-    """Every code that a problem document may carry."""
+def kinds() -> list[type[Problem]]:
+    """The leaves of the tree: every kind of problem that is answered with."""
 
-    def leaves(kind: type[Problem]) -> list[str]:
+    def leaves(kind: type[Problem]) -> list[type[Problem]]:
         below = kind.__subclasses__()
-        return [code for one in below for code in leaves(one)] if below else [kind.code]
+        return [leaf for one in below for leaf in leaves(one)] if below else [kind]
 
     return leaves(Problem)
+
+
+def codes() -> list[str]:
+    """Every code that a problem document may carry."""
+    return [kind.code for kind in kinds()]
 
 
 def document(problem: Problem, request_id: str) -> bytes:

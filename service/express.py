@@ -10,12 +10,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import Problem
 from service.ingress import visit_of
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[..., Awaitable[Response]]
+"""Takes the request, and the parameters of its path by name."""
 
 
 class Express:
@@ -23,7 +25,7 @@ class Express:
 
     Args:
         app: answers everything else.
-        endpoints: what answers POST to these paths.
+        endpoints: what answers POST to these paths, which may have parameters: `/predict/{request_id}/continue`.
         on_problem: the answer to a problem that an endpoint raised.
     """
 
@@ -35,18 +37,31 @@ class Express:
     ) -> None:
         self._app = app
         self._endpoints = endpoints
+        # Matched as the framework would match them.
+        self._patterns = [(compile_path(path)[0], path) for path in endpoints if "{" in path]
         self._on_problem = on_problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request that has passed `Ingress`."""
-        endpoint = self._endpoints.get(scope["path"]) if scope["type"] == "http" else None
-        if endpoint is None or scope["method"] != "POST":
+        express = scope["type"] == "http" and scope["method"] == "POST"
+        route, parameters = self._match(scope["path"]) if express else (None, {})
+        if route is None:
             await self._app(scope, receive, send)
             return
         request = Request(scope, receive, send)
-        visit_of(request).route = scope["path"]
+        visit_of(request).route = route
         try:
-            response = await endpoint(request)
+            response = await self._endpoints[route](request=request, **parameters)
         except Problem as problem:
             response = await self._on_problem(request, problem)
         await response(scope, receive, send)
+
+    def _match(self, path: str) -> tuple[str | None, dict[str, str]]:
+        """The route that takes this path, as it was given, and the path's parameters by name."""
+        if path in self._endpoints:
+            return path, {}
+        for pattern, route in self._patterns:
+            found = pattern.match(path)
+            if found:
+                return route, found.groupdict()
+        return None, {}

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.errors import kinds
 from service.routes.documented import REFERENCE
 from service.schemas import (
     AnswerHead,
@@ -57,4 +58,9 @@ def _complete(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schema["components"]["schemas"] = dict(sorted(schemas.items()))
+    # OpenAPI has no place for codes of errors.
+    schema["x-problems"] = [
+        {"code": kind.code, "status": kind.status.value, "title": kind.status.phrase, "description": kind.__doc__}
+        for kind in sorted(kinds(), key=lambda kind: (kind.status, kind.code))
+    ]
     return schema

@@ -39,6 +39,24 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
     return _convert(array, expected)
 
 
+def check_unmixed(values: object) -> None:
+    """Refuse truth values among numbers, which numpy would take for 0 and 1.
+
+    Raises:
+        WrongDtype: `values`, nested lists, holds both.
+    """
+    # No recursion: a body may be nested more deeply than Python's stack.
+    todo, kinds = [values], set()
+    while todo:
+        one = todo.pop()
+        if isinstance(one, list):
+            todo.extend(one)
+        else:
+            kinds.add(type(one))
+    if bool in kinds and len(kinds) > 1:
+        raise WrongDtype("`inputs` holds truth values among others: send numbers, or truth values only.")
+
+
 def _to_array(values: object, expected: Tensor) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values

@@ -11,7 +11,7 @@ from service.engine.ticket import StoppedBy
 from service.ingress import visit_of
 from service.keeping import check_keep, keep_on
 from service.routes.answering import check_open, close, deadline_of, published_of, run
-from service.routes.documented import body_of, problems
+from service.routes.documented import body_of, followed_up, problems
 from service.routes.predict import encode
 from service.schemas import ContinueRequest, PredictResponse
 
@@ -22,7 +22,7 @@ router = APIRouter()
     "/predict/{request_id}/continue",
     summary="A better answer to a request that was kept",
     response_model=PredictResponse,
-    responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 500, 503),
+    responses=problems(400, 401, 404, 408, 409, 410, 413, 422, 500, 503) | followed_up(),
     openapi_extra=body_of(ContinueRequest),
 )
 async def continue_(request_id: str, request: Request) -> Response:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from service import npy
-from service.schemas import AnswerHead, Knobs, ProblemDocument
+from service.schemas import AnswerHead, Knobs, PredictResponse, ProblemDocument, Progress
 
 REFERENCE = "#/components/schemas/{model}"
 
@@ -49,10 +49,32 @@ def or_array() -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {npy.MEDIA_TYPE: {"schema": ARRAY}}, "headers": {"Anytime-Answer": described | head}}}
 
 
+def followed_up() -> dict[int | str, dict[str, Any]]:
+    """`responses` of a route whose answer can be continued and labelled: how."""
+    request_id = "$response.body#/request_id"
+    links = {
+        "continue": {
+            "operationId": "continue__predict__request_id__continue_post",
+            "parameters": {"request_id": request_id},
+            "description": "Go on from this answer, if it was kept (`kept_ms`).",
+        },
+        "feedback": {
+            "operationId": "feedback_feedback_post",
+            "requestBody": {"request_id": request_id},
+            "description": "Label this answer; `labels` go into the body too.",
+        },
+    }
+    return {200: {"links": links}}
+
+
 def events() -> dict[int | str, dict[str, Any]]:
     """`responses` of the route that answers with server-sent events."""
-    text = {"type": "string", "description": "Events `prefix` (data: Progress) and `answer` (data: PredictResponse)."}
-    return {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": text}}}}
+    each = {
+        "type": "object",
+        "description": "Each event.",
+        "oneOf": [_event("prefix", Progress), _event("answer", PredictResponse)],
+    }
+    return {200: {"description": "Server-sent events.", "content": {"text/event-stream": {"schema": each}}}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -62,6 +84,11 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         status: {"description": HTTPStatus(status).phrase, "content": {"application/problem+json": schema}}
         for status in statuses
     }
+
+
+def _event(name: str, data: type[BaseModel]) -> dict[str, Any]:
+    payload = {"type": "string", "contentMediaType": "application/json", "contentSchema": _reference(data)}
+    return {"properties": {"event": {"const": name}, "data": payload}, "required": ["event", "data"]}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

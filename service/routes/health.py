@@ -36,7 +36,12 @@ async def readiness(request: Request) -> Status:
     return Status(status="ready")
 
 
-@router.get("/metrics", summary="Prometheus metrics", response_class=Response, responses=problems(401, 404))
+TEXT = {"content": {"text/plain": {"schema": {"type": "string", "description": "Prometheus' text format."}}}}
+
+
+@router.get(
+    "/metrics", summary="Prometheus metrics", response_class=Response, responses=problems(401, 404) | {200: TEXT}
+)
 async def metrics(request: Request) -> Response:
     """All instruments in the Prometheus text format."""
     return Response(generate_latest(context_of(request).metrics.registry), media_type=CONTENT_TYPE_LATEST)

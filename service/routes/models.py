@@ -36,7 +36,7 @@ async def show_model(name: str, request: Request, version: int | None = None) ->
     return _card(context.deployments.find(name, version), context)
 
 
-@router.post("/models/{name}/load", summary="Serve another version", responses=problems(404, 422, 503))
+@router.post("/models/{name}/load", summary="Serve another version", responses=problems(401, 404, 422, 503))
 async def load_model(name: str, request: Request, version: int | None = None) -> ModelCard:
     """Verify a version (the highest, unless another is asked for), measure it beside the traffic, and serve it.
 
@@ -56,7 +56,7 @@ async def load_model(name: str, request: Request, version: int | None = None) ->
     return _card(deployment, context)
 
 
-@router.post("/models/{name}/unload", summary="Serve a bundle no more", responses=problems(404, 422, 503))
+@router.post("/models/{name}/unload", summary="Serve a bundle no more", responses=problems(401, 404, 422, 503))
 async def unload_model(name: str, request: Request, version: int | None = None) -> ModelList:
     """Take no further request for a bundle (or one version of it): what is still served.
 

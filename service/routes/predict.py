@@ -15,7 +15,7 @@ from service.errors import InvalidField
 from service.ingress import Visit, visit_of
 from service.keeping import keep
 from service.routes.answering import admit, answers, close, probabilities, published_of, run
-from service.routes.documented import ANSWER, body_or_array, or_array, problems
+from service.routes.documented import ANSWER, body_or_array, followed_up, or_array, problems
 from service.schemas import Output, PredictRequest, PredictResponse
 
 router = APIRouter()
@@ -25,7 +25,7 @@ router = APIRouter()
     "/predict",
     summary="The best answer that can be had by the deadline",
     response_model=PredictResponse,
-    responses=problems(400, 401, 404, 408, 413, 422, 500, 503, 504) | or_array(),
+    responses=problems(400, 401, 404, 408, 413, 422, 500, 503, 504) | {200: or_array()[200] | followed_up()[200]},
     openapi_extra=body_or_array(PredictRequest),
 )
 async def predict(request: Request) -> Response:

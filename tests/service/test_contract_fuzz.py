@@ -1,4 +1,8 @@
-"""Whatever is sent, the answer is one that openapi.yaml promises: its status, its type, its fields."""
+"""Whatever is sent, the answer is one that openapi.yaml promises: its status, its type, its fields.
+
+`test_contract_generated` has requests derived from the contract; here are those it does not derive: bodies that are no
+JSON, values that the service's own rules tell from good ones, and names that are served beside names that are not.
+"""
 
 from __future__ import annotations
 
@@ -53,10 +57,6 @@ OPERATIONS = (
     ("post", "/models/{name}/load", "/models/tiny/load"),
     ("post", "/models/{name}/load", "/models/absent/load"),
     ("post", "/models/{name}/unload", "/models/absent/unload"),
-    ("get", "/models/{name}", "/models/tiny"),
-    ("get", "/models", "/models"),
-    ("get", "/healthz", "/healthz"),
-    ("get", "/readyz", "/readyz"),
 )
 
 
@@ -107,8 +107,7 @@ def test_every_answer_is_one_that_is_promised(
 ):
     method, path, url = operation
     query = {"version": version} if version and "{name}" in path else {}
-    content = body if method == "post" else None
-    response = http.request(method, url, params=query, content=content, headers={"x-request-id": "r"})
+    response = http.request(method, url, params=query, content=body, headers={"x-request-id": "r"})
     contract.check(method, path, response)
     if not response.is_success:
         problem = response.json()

@@ -244,6 +244,7 @@ def test_a_failing_first_member_is_a_500_that_tells_nothing_internal(tiny: Bundl
         (b'{"inputs": []}', 422, "empty_batch"),
         (b'{"inputs": [[1, 2]]}', 422, "wrong_shape"),
         (b'{"inputs": [["1", "2", "3", "4"]]}', 422, "wrong_dtype"),
+        (b'{"inputs": [[true, 2, 3, 4]]}', 422, "wrong_dtype"),
         (b'{"inputs": [[1e39, 2, 3, 4]]}', 422, "not_finite"),
         (json.dumps({"inputs": [[0, 0, 0, 0]] * 33}).encode(), 422, "too_many_rows"),
         (b'{"inputs": [[' + b"1," * 20_000 + b"1]]}", 413, "body_too_large"),

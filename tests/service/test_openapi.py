@@ -43,6 +43,13 @@ def test_every_reference_leads_somewhere(app: FastAPI):
     assert {"PredictRequest", "PredictResponse", "ProblemDocument"} <= named
 
 
+def test_every_link_leads_to_an_operation(app: FastAPI):
+    operations = [operation for path in app.openapi()["paths"].values() for operation in path.values()]
+    links = [link for operation in operations for link in operation["responses"]["200"].get("links", {}).values()]
+    assert links
+    assert {link["operationId"] for link in links} <= {operation["operationId"] for operation in operations}
+
+
 def test_the_examples_are_valid(app: FastAPI):
     schemas = app.openapi()["components"]["schemas"]
     for model in (PredictRequest, ContinueRequest, FeedbackRequest, PredictResponse, ProblemDocument):

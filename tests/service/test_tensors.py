@@ -7,7 +7,7 @@ import pytest
 
 from bundle import Tensor
 from service.errors import EmptyBatch, NotFinite, Problem, TooManyRows, WrongDtype, WrongShape
-from service.tensors import to_tensor
+from service.tensors import check_unmixed, to_tensor
 
 FLOATS = Tensor(name="x", dtype="float32", shape=(3,))
 PIXELS = Tensor(name="x", dtype="uint8", shape=(2, 2))
@@ -60,3 +60,17 @@ def test_wrong_shape_says_expected_and_got_to_programs():
     with pytest.raises(WrongShape) as caught:
         to_tensor([[1, 2]], FLOATS, max_rows=8)
     assert caught.value.members == {"expected": ["rows", 3], "got": [1, 2]}
+
+
+@pytest.mark.parametrize("values", [[[True, 1.0, 2]], [0, [[False]]], [[True, None]]])
+def test_truth_values_among_numbers_are_refused(values: Any):
+    with pytest.raises(WrongDtype, match="truth values among others"):
+        check_unmixed(values)
+
+
+def test_truth_values_by_themselves_are_left_to_the_model():
+    deep: list[Any] = [True]
+    for _ in range(5000):
+        deep = [deep]
+    for values in ([[True, False], []], [[1, 2.5]], [], 3, True, deep):
+        check_unmixed(values)
