@@ -55,6 +55,7 @@ OPERATIONS = (
     ("post", "/models/{name}/unload", "/models/absent/unload"),
     ("get", "/models/{name}", "/models/tiny"),
     ("get", "/models", "/models"),
+    ("get", "/stream", "/stream"),
     ("get", "/healthz", "/healthz"),
     ("get", "/readyz", "/readyz"),
 )
