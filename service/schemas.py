@@ -311,6 +311,8 @@ class ModelCard(_Response):
     """onnxruntime's execution provider: where the members run."""
     task: str
     input: Tensor
+    chunk_steps: int | None
+    """Steps of a chunk of GET /stream; null: the model takes no stream."""
     classes: list[str]
     members: list[MemberCard]
     prefixes: list[Prefix]

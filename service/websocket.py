@@ -16,6 +16,9 @@ CLOSE_S = 2.0
 """For the client to confirm the end of a stream; then the connection goes without that."""
 
 
+UNREADABLE = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
 class BoundedWebSocket(WebSocketsSansIOProtocol):
     """One connection, from its upgrade on.
 
@@ -29,6 +32,13 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self.close_timeout = CLOSE_S
         self._send_s = send_s
         self._send_timer: asyncio.TimerHandle | None = None
+
+    def data_received(self, data: bytes) -> None:
+        """Parse. The head of the upgrade comes whole: one that websockets cannot read would else be waited for."""
+        super().data_received(data)
+        if not self.handshake_initiated and not self.transport.is_closing():
+            self.transport.write(UNREADABLE)
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the application, and forget the timer."""

@@ -1,8 +1,8 @@
 """A member's chunk graph on a device: some steps of many streams at once, each with its own state.
 
 Streams in one batch may be at different chunks of their sequences: a graph knows of no time but its state. States
-live on the host between runs, also where the graph runs on a GPU: a stream then outlives the device's restart, and
-its few kilobytes travel with its chunk.
+live on the host between runs, also where the graph runs on a GPU: a stream is idle most of the time, and its few
+kilobytes travel with its chunk.
 """
 
 from __future__ import annotations

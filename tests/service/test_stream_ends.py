@@ -299,3 +299,59 @@ def test_after_the_head_nothing_of_the_connection_is_timed(bundle: Bundle, model
         assert stream.event()["code"] == "stream_idle"
         with pytest.raises(ConnectionClosed):
             stream.wire.recv(timeout=60)
+
+
+class Killed(BaseException):
+    """No exception: it ends the device thread."""
+
+
+def kill() -> None:
+    raise Killed
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_when_the_device_is_restarted_open_streams_get_their_last_answer(bundle: Bundle, models: Path):
+    with serving(create_app(settings(models))) as server:
+        with opened(server) as stream:
+            answer = stream.send(chunks(sequences(1)[0])[0])
+            with pytest.raises(Killed):
+                server.context.worker.call(kill).result(60)
+            assert stream.event() == {**answer, "event": "final", "ended_by": "shutdown"}
+            assert stream.closed() == 1001
+        while not httpx.get(f"{server.url}/readyz").is_success:
+            pass
+        with opened(server) as stream:
+            assert stream.send(chunks(sequences(1)[0])[0])["members_used"] == 3
+        nothing_left(server)
+
+
+def upgrade(server: Server, *lines: bytes) -> socket.socket:
+    """A WebSocket by hand, its answer unread."""
+    wire = socket.create_connection(httpx.URL(server.url).netloc.decode().split(":"), timeout=60)
+    key = b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==", b"sec-websocket-version: 13"
+    head = [b"GET /stream?model=stream HTTP/1.1", b"host: x", b"connection: upgrade", b"upgrade: websocket", *key]
+    wire.sendall(b"\r\n".join([*head, *lines, b"", b""]))
+    return wire
+
+
+def test_a_head_that_websockets_does_not_take_is_400(shared: Server):
+    with upgrade(shared, b"x-long: " + b"x" * 10_000) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_frame_that_is_none_ends_the_stream(shared: Server):
+    with upgrade(shared) as wire:
+        assert wire.recv(1000).startswith(b"HTTP/1.1 101 ")
+        wire.sendall(b"\xff\xff\xff\xff")
+        while wire.recv(1000):
+            pass
+    nothing_left(shared)
+
+
+def test_who_reads_nothing_is_cut_off(bundle: Bundle, models: Path):
+    ping = b"\x89\xfd" + bytes(4) + bytes(125)
+    with serving(create_app(settings(models, send_timeout_s=0.05))) as server:
+        with upgrade(server) as wire, pytest.raises(OSError):
+            while True:
+                wire.sendall(ping * 100)
+        nothing_left(server)
