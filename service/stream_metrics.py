@@ -12,7 +12,7 @@ from service.schemas import EndedBy
 Ending = Literal[EndedBy, "hung_up", "idle", "refused", "failed"]
 """How a stream ended; `refused`: by a message that cannot be what it is, `failed`: by the service's fault."""
 
-ChunkOutcome = Literal["answered", "unanswered"]
+ChunkOutcome = Literal["answered", "late", "unanswered"]
 
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 
@@ -27,7 +27,7 @@ class StreamMetrics:
         )
         self._chunks = Counter(
             "anytime_stream_chunks",
-            "Chunks of streams: answered, or unanswered for want of time or room.",
+            "Chunks of streams: answered, late (answered after the deadline), unanswered for want of time or room.",
             ("model", "outcome"),
             registry=registry,
         )

@@ -100,7 +100,8 @@ class Conversation:
         self._ticket: Ticket | None = None
         self._outputs: set[str] = set(wanted.outputs)
         self._answer: _Answer | None = None
-        self._decided: float | None = None
+        self._chunk: Visit | None = None
+        """Of the chunk whose event has not been sent yet."""
 
     async def hold(self) -> None:
         """Accept, converse, and close."""
@@ -189,9 +190,7 @@ class Conversation:
             self._context.metrics.rejected(problem.code)
             self._context.metrics.streams.chunk(self._deployment.key, "unanswered")
             return problem
-        finally:
-            self._decided = visit.decided
-        self._context.metrics.streams.chunk(self._deployment.key, "answered")
+        self._chunk = visit
         return None
 
     async def _run(self, part: Part, said: Said, visit: Visit) -> _Answer:
@@ -297,10 +296,17 @@ class Conversation:
         except RuntimeError as error:
             # What uvicorn raises after it has closed the connection itself, for a message that was too large.
             raise Gone from error
-        if self._decided is not None:
-            now = self._context.clock.now()
-            self._context.reserve.observe(now - self._decided, now)
-            self._decided = None
+        chunk, self._chunk = self._chunk, None
+        if chunk is not None:
+            self._count(chunk)
+
+    def _count(self, chunk: Visit) -> None:
+        """The answer to a chunk has been handed to the socket: learn from it, count it."""
+        now = self._context.clock.now()
+        if chunk.decided is not None:
+            self._context.reserve.observe(now - chunk.decided, now)
+        late = chunk.deadline is not None and now > chunk.deadline.at
+        self._context.metrics.streams.chunk(self._deployment.key, "late" if late else "answered")
 
     async def _close(self, code: int) -> None:
         with suppress(RuntimeError):
