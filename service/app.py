@@ -38,8 +38,9 @@ from service.ledger import Ledger
 from service.metrics import Metrics
 from service.openapi import describe
 from service.repository import Repository
-from service.routes import continuation, docs, feedback, health, models, predict, stream
+from service.routes import continuation, docs, feedback, health, models, predict, socket, stream
 from service.settings import Settings
+from service.streams import Streams
 from service.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,7 @@ def _build(context: Context, access: Access) -> FastAPI:
 
     app = Application(title="anytime-distil", lifespan=lifespan, docs_url=None, redoc_url=None)
     app.state.context = context
-    for module in (predict, stream, continuation, feedback, models, health, docs):
+    for module in (predict, stream, continuation, socket, feedback, models, health, docs):
         app.include_router(module.router)
     for kind in (Problem, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _answer_with_problem)
@@ -163,9 +164,24 @@ def _assemble(
     kept = KeptStates(settings.max_kept_requests, settings.max_kept_bytes, repository.hold, repository.release)
     ledger = Ledger(settings.feedback_requests)
     reserve = Reserve(settings.reserve_ms / 1e3)
+    streams = Streams(settings.max_streams, settings.max_stream_bytes)
     context = Context(
-        settings, clock, deployments, host, repository, kept, supervisor, costs, worker, gate, reserve, metrics, ledger
+        settings,
+        clock,
+        deployments,
+        host,
+        repository,
+        kept,
+        supervisor,
+        costs,
+        worker,
+        gate,
+        reserve,
+        metrics,
+        ledger,
+        streams,
     )
+    metrics.streams.watch(lambda: len(streams))
     metrics.watch(
         requests_in_flight=lambda: gate.requests_in_flight,
         rows_in_flight=lambda: gate.rows_in_flight,

@@ -43,7 +43,7 @@ async def read_predict(request: Request) -> PredictRequest:
     """
     query = request.scope["query_string"]
     if visit_of(request).headers.get(b"content-type") == NPY:
-        knobs = knobs_of(query)
+        knobs = query_of(query, Knobs)
         try:
             inputs = npy.decode(await _read(request))
         except npy.NotNpy as error:
@@ -61,21 +61,21 @@ async def read_predict(request: Request) -> PredictRequest:
     return wanted
 
 
-def knobs_of(query: bytes) -> Knobs:
-    """The fields of a query string; several `outputs` are separated by commas.
+def query_of(query: bytes, schema: type[Schema]) -> Schema:
+    """The fields of a query string as an object of the schema; several `outputs` are separated by commas.
 
     Raises:
         InvalidField: a field is unknown, of the wrong type, or there twice.
     """
     if not query:
-        return Knobs()
+        return schema()
     fields: dict[str, Any] = {}
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name in fields:
             raise InvalidField(f"Field `{name}`: it is in the query twice.", field=name)
         fields[name] = value.split(",") if name == "outputs" else value
     # A query is text: here "50" is a number.
-    return _validated(Knobs, fields, strict=False)
+    return validated(schema, fields, strict=False)
 
 
 async def _read(request: Request) -> bytes:
@@ -95,10 +95,15 @@ def _parse(content: bytes, schema: type[Schema]) -> Schema:
         raise MalformedBody(f"The body is not valid JSON: {error}.") from error
     if not isinstance(document, dict):
         raise MalformedBody("The body must be a JSON object.")
-    return _validated(schema, document, strict=True)
+    return validated(schema, document, strict=True)
 
 
-def _validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:
+def validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:
+    """An object of the schema.
+
+    Raises:
+        InvalidField: a field is missing, unknown or of the wrong type.
+    """
     try:
         return schema.model_validate(fields, strict=strict)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Clients of the service, for threads and for asyncio, on httpx.
+"""Clients of the service, for threads and for asyncio, on httpx; streams on websockets.
 
 What goes over the wire is decided once, by the functions at the end; the two classes only send it.
 
@@ -11,7 +11,8 @@ Arrays travel as they are in memory, in .npy form; lists travel as JSON.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn, Self, TypedDict, TypeVar, Unpack
@@ -23,7 +24,8 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from service import npy
+from service import npy, stream_client
+from service.anytime_error import AnytimeError, raise_problem
 from service.schemas import (
     AnswerHead,
     FeedbackResponse,
@@ -33,7 +35,11 @@ from service.schemas import (
     Output,
     PredictResponse,
     Progress,
+    StreamEvent,
 )
+from service.stream_client import StreamKnobs
+
+__all__ = ["AnytimeClient", "AnytimeError", "ArrayAnswer", "AsyncAnytimeClient"]
 
 Samples = npt.NDArray[Any] | Sequence[Any]
 Answer = TypeVar("Answer", bound=BaseModel)
@@ -65,25 +71,6 @@ class ArrayAnswer:
     head: AnswerHead
     values: npt.NDArray[np.float32]
     """Probabilities or logits, (rows, classes); of a regression its values (rows, outputs)."""
-
-
-class AnytimeError(Exception):
-    """The server answered with a problem document.
-
-    `code` is stable and for programs; `retry_after_s` is set when the same request may succeed later.
-    """
-
-    def __init__(self, status: int, code: str, detail: str, document: Mapping[str, Any]) -> None:
-        super().__init__(f"{detail} ({code}, HTTP {status})")
-        self.status = status
-        self.code = code
-        self.detail = detail
-        self.document = document
-
-    @property
-    def retry_after_s(self) -> float | None:
-        """Seconds after which the same request may succeed."""
-        return self.document.get("retry_after_s")
 
 
 class AnytimeClient:
@@ -135,6 +122,18 @@ class AnytimeClient:
             events = _Events()
             for line in response.iter_lines():
                 yield from events.feed(line)
+
+    def stream(self, chunks: Iterable[Samples], **knobs: Unpack[StreamKnobs]) -> Iterator[StreamEvent]:
+        """Send a sequence chunk by chunk over a WebSocket, and yield the answer to each; the last one is `final`.
+
+        A chunk is taken from `chunks` when the one before has been answered. Whoever stops iterating hangs up.
+
+        Raises:
+            AnytimeError: the server refused the stream, or ended it with a problem.
+            websockets.ConnectionClosed: the connection was lost before the last answer.
+            OSError: there was no connection.
+        """
+        yield from stream_client.stream(str(self._http.base_url), _credentials(self._http.headers), chunks, knobs)
 
     def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
         """A better answer to a request that was kept (`keep_ms`).
@@ -220,6 +219,15 @@ class AsyncAnytimeClient:
                 for event in events.feed(line):
                     yield event
 
+    async def stream(
+        self, chunks: Iterable[Samples] | AsyncIterable[Samples], **knobs: Unpack[StreamKnobs]
+    ) -> AsyncIterator[StreamEvent]:
+        """See `AnytimeClient.stream`."""
+        base_url, credentials = str(self._http.base_url), _credentials(self._http.headers)
+        async with aclosing(stream_client.stream_async(base_url, credentials, chunks, knobs)) as events:
+            async for event in events:
+                yield event
+
     async def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
         """See `AnytimeClient.continue_`."""
         return _read(await self._http.post(**_continue(request_id, budget)), PredictResponse)
@@ -281,6 +289,11 @@ class _Events:
 
 def _authorization(api_key: str | None) -> dict[str, str]:
     return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+
+
+def _credentials(headers: httpx.Headers) -> dict[str, str]:
+    """What of a client's headers says who it is: all that a WebSocket takes over."""
+    return {name: value for name, value in headers.items() if name in {"authorization", "x-api-key"}}
 
 
 def _predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) -> dict[str, Any]:
@@ -345,8 +358,4 @@ def _read_array(response: httpx.Response) -> ArrayAnswer:
 
 
 def _raise(response: httpx.Response) -> NoReturn:
-    if response.headers.get("content-type") == "application/problem+json":
-        document = response.json()
-        raise AnytimeError(document["status"], document["code"], document["detail"], document)
-    # Not this service: a proxy in between, for example.
-    raise AnytimeError(response.status_code, "no_problem_document", response.reason_phrase, {})
+    raise_problem(response.status_code, response.reason_phrase, response.headers.get("content-type"), response.content)

@@ -19,6 +19,7 @@ from service.ledger import Ledger
 from service.metrics import Metrics
 from service.repository import Repository
 from service.settings import Settings
+from service.streams import Streams
 from service.supervisor import Supervisor
 
 
@@ -39,6 +40,7 @@ class Context:
     reserve: Reserve
     metrics: Metrics
     ledger: Ledger
+    streams: Streams
     ready: bool = False
     """Whether all members have been measured."""
     draining: bool = False

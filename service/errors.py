@@ -11,6 +11,8 @@ head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> ad
   └─ TooManyConnections 503, RequestTimeout 408, Unauthorized 401
 
 continue ──> kept state: UnknownRequest 404, AlreadyContinuing 409, StateGone 410
+stream   ──> upgrade: UpgradeRequired 426, ForeignOrigin 403, NotStreamable 422, TooManyStreams 503
+             message: the problems of bytes, JSON, fields and tensor as an event; StreamIdle
 load     ──> bundle: NoSuchBundle 404, BadBundle 422
 
 Problem
@@ -75,7 +77,7 @@ class ServerProblem(Problem):
 
 
 class MalformedBody(ClientProblem):
-    """The body is neither a JSON object nor an array in .npy form."""
+    """The body, or a message of a stream, is neither a JSON object nor an array in .npy form."""
 
     status = HTTPStatus.BAD_REQUEST
     code = "malformed_body"
@@ -212,6 +214,33 @@ class NotFound(ClientProblem):
     code = "not_found"
 
 
+class UpgradeRequired(ClientProblem):
+    """The path is a WebSocket, and the request does not ask for one."""
+
+    status = HTTPStatus.UPGRADE_REQUIRED
+    code = "upgrade_required"
+
+
+class ForeignOrigin(ClientProblem):
+    """A page in a browser that came from another host wants to open a stream."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "foreign_origin"
+
+
+class NotStreamable(ClientProblem):
+    """The bundle has no chunk graphs, so it takes no sequence in chunks."""
+
+    code = "not_streamable"
+
+
+class StreamIdle(ClientProblem):
+    """The client of a stream has sent nothing for too long."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "stream_idle"
+
+
 class MethodNotAllowed(ClientProblem):
     """The path is there, but not for this method."""
 
@@ -223,6 +252,12 @@ class Overloaded(Unavailable):
     """The queue is full, or leaves no time for the first member."""
 
     code = "overloaded"
+
+
+class TooManyStreams(Unavailable):
+    """As many streams are open as may be, or they hold as much."""
+
+    code = "too_many_streams"
 
 
 class TooManyConnections(Unavailable):

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access
@@ -46,8 +46,8 @@ class Visit:
     """HTTP status, once an answer has begun."""
 
 
-def visit_of(request: Request) -> Visit:
-    """The visit that `Ingress` has made of this request."""
+def visit_of(request: HTTPConnection) -> Visit:
+    """The visit that `Ingress` has made of this request, or of this upgrade."""
     visit: Visit = request.scope["state"]["visit"]
     return visit
 
@@ -90,12 +90,16 @@ class Ingress:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refused = self._access.refuse(scope, headers)
-        if scope["type"] == "websocket":
-            # Closed before it is accepted, a WebSocket is answered 403.
-            await (send({"type": "websocket.close", "code": 1008}) if refused else self._app(scope, receive, send))
-            return
         visit = Visit(_request_id(headers), self._clock.now(), headers)
         scope.setdefault("state", {})["visit"] = visit
+        if scope["type"] == "websocket":
+            if refused is None:
+                await self._app(scope, receive, send)
+                return
+            self._on_rejected(refused.code)
+            # In place of the upgrade.
+            await problem_response(refused, visit.request_id)(scope, receive, send)
+            return
         send = self._watch(visit, scope, send)
         refused = refused or self._judge_length(headers)
         if refused is not None:

@@ -18,10 +18,12 @@ from prometheus_client.metrics import MetricWrapperBase
 from bundle import Manifest
 from service.engine.gate import Fate
 from service.engine.scheduler import Step
+from service.engine.stream import stream_key
 from service.engine.ticket import StoppedBy, Ticket
 from service.errors import codes
 from service.ingress import Visit
 from service.ledger import Classes
+from service.stream_metrics import StreamMetrics
 
 Instrument = TypeVar("Instrument", bound=MetricWrapperBase)
 
@@ -58,12 +60,18 @@ class _Model:
     overshoot: Histogram
     queue_time: Histogram
     members_used: dict[str, Histogram]
-    member_duration: list[Histogram]
-    batch_rows: list[Histogram]
     prefixes: list[_Prefix]
     """Empty for a regression."""
     regressions: list[_Regression]
     """Empty for a classifier."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Steps:
+    """Instruments of one model's steps, a list with one for each member."""
+
+    duration: list[Histogram]
+    rows: list[Histogram]
 
 
 class Metrics:
@@ -71,7 +79,9 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.streams = StreamMetrics(registry)
         self._models: dict[str, _Model] = {}
+        self._steps: dict[str, _Steps] = {}
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._labelled_by_model: list[MetricWrapperBase] = []
         self._latencies: dict[tuple[str, int], Histogram] = {}
@@ -144,11 +154,13 @@ class Metrics:
             overshoot=self._overshoot.labels(model),
             queue_time=self._queue_time.labels(model),
             members_used={reason: self._members_used.labels(model, reason) for reason in ANSWERS},
-            member_duration=[self._member_duration.labels(model, member) for member in members],
-            batch_rows=[self._batch_rows.labels(model, member) for member in members],
             prefixes=[] if regression else [self._prefix(model, member + 1) for member in members],
             regressions=[self._regression(model, member + 1) for member in members] if regression else [],
         )
+        self._steps[model] = self._steps_of(model, len(members))
+        if manifest.streaming:
+            self._steps[stream_key(model)] = self._steps_of(stream_key(model), len(manifest.streaming))
+            self.streams.serve(model)
         for prefix in manifest.prefixes:
             if prefix.accuracy is not None:
                 self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
@@ -158,8 +170,11 @@ class Metrics:
     def forget(self, model: str) -> None:
         """Drop the series of a bundle that has been unloaded."""
         self._models.pop(model, None)
-        for instrument in self._labelled_by_model:
-            instrument.remove_by_labels({"model": model})
+        for key in (model, stream_key(model)):
+            self._steps.pop(key, None)
+            for instrument in self._labelled_by_model:
+                instrument.remove_by_labels({"model": key})
+        self.streams.forget(model)
         self._counts = {key: value for key, value in self._counts.items() if key[0] != model}
 
     def watch(
@@ -187,10 +202,10 @@ class Metrics:
 
     def step_done(self, step: Step, duration_s: float) -> None:
         """The worker's `on_step`; rehearsals on nobody's rows are left out."""
-        model = self._models.get(step.model)
-        if step.tickets and model is not None:
-            model.member_duration[step.member].observe(duration_s)
-            model.batch_rows[step.member].observe(step.rows)
+        steps = self._steps.get(step.model)
+        if step.tickets and steps is not None:
+            steps.duration[step.member].observe(duration_s)
+            steps.rows[step.member].observe(step.rows)
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""
@@ -265,6 +280,12 @@ class Metrics:
         if child is None:
             child = self._latencies[route, status] = self._latency.labels(route, status)
         return child
+
+    def _steps_of(self, model: str, members: int) -> _Steps:
+        return _Steps(
+            [self._member_duration.labels(model, member) for member in range(members)],
+            [self._batch_rows.labels(model, member) for member in range(members)],
+        )
 
     def _prefix(self, model: str, members: int) -> _Prefix:
         return _Prefix(

@@ -20,6 +20,8 @@ from service.schemas import (
     PredictRequest,
     ProblemDocument,
     Progress,
+    StreamEvent,
+    StreamMessage,
 )
 
 VERSION = "1"
@@ -48,7 +50,16 @@ def _complete(app: FastAPI) -> dict[str, Any]:
     _, models = models_json_schema(
         [
             (model, "validation")
-            for model in (PredictRequest, ContinueRequest, FeedbackRequest, ProblemDocument, AnswerHead, Progress)
+            for model in (
+                PredictRequest,
+                ContinueRequest,
+                FeedbackRequest,
+                ProblemDocument,
+                AnswerHead,
+                Progress,
+                StreamMessage,
+                StreamEvent,
+            )
         ],
         ref_template=REFERENCE,
     )

@@ -24,6 +24,9 @@ from service.errors import RequestTimeout, TooManyConnections, document, problem
 
 log = logging.getLogger(__name__)
 
+STREAM_PATH = b"/stream"
+"""The one path that can be upgraded to a WebSocket."""
+
 EXPIRED = "body_expired"
 """Set in the ASGI state of a request whose body came too slowly."""
 
@@ -64,6 +67,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(**{**uvicorn, "app_state": {**uvicorn["app_state"], CONNECTION: self._connection}})
         self._limits = limits
         self._on_rejected = on_rejected
+        self._refused = False
         self._receiving = _Receiving.FIRST
         self._timed = _Receiving.NOTHING
         self._receive_timer: asyncio.TimerHandle | None = None
@@ -73,7 +77,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Begin to wait for a head; one connection too many is answered, and closed."""
         super().connection_made(transport)
         if len(self.connections) > self._limits.connections and not self._is_spared():
-            self.app = self._refuse
+            self.app, self._refused = self._refuse, True
         self._time()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -82,6 +86,20 @@ class BoundedProtocol(HttpToolsProtocol):
         self._connection.lost()
         self._stop_timing()
         self.resume_writing()
+
+    def _should_upgrade(self) -> bool:
+        """Only where there is something behind it: elsewhere the request is answered without, as HTTP allows."""
+        path, _, _ = self.url.partition(b"?")
+        wanted = self.parser.get_method() == b"GET" and path == STREAM_PATH
+        return wanted and not self._refused and super()._should_upgrade()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing to warn of."""
+
+    def handle_websocket_upgrade(self) -> None:
+        """Hand the connection over; nothing of it is timed here any more."""
+        self._stop_timing()
+        super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
         """Parse, then time what is still to come."""

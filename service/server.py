@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from service.context import Context
 from service.protocol import Limits, protocol
 from service.settings import Settings
+from service.websocket import websocket
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,10 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             app,
             http=protocol(limits, self._context.metrics.rejected),  # type: ignore[arg-type]
+            ws=websocket(settings.send_timeout_s),  # type: ignore[arg-type]
+            ws_max_size=settings.max_message_bytes,
+            # Floats hardly shrink, and to unpack them would keep the event loop from others.
+            ws_per_message_deflate=False,
             # An application that cannot start must not be served all the same.
             lifespan="on",
             log_config=None,
@@ -69,6 +74,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let what is in flight end, and after `drain_s` answer it with what there is."""
         self._context.draining = True
+        self._context.streams.drain()
         loop = asyncio.get_running_loop()
         end = loop.call_later(self._context.settings.drain_s, self._context.gate.dismiss)
         await super().shutdown(sockets)

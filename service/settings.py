@@ -128,6 +128,18 @@ class Settings(BaseSettings):
     max_kept_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
     """What those states may hold together, in the memory of the device the members run on."""
 
+    max_streams: Annotated[int, Field(ge=0)] = 256
+    """Streams that may be open at once; one more is answered 503. 0 opens none."""
+
+    max_stream_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """What open streams may hold together, in the host's memory; each counts with the most it can ever hold."""
+
+    max_message_bytes: Count = 1024 * 1024
+    """Messages of a stream above this size close it, with 1009."""
+
+    stream_idle_s: Positive = 60.0
+    """Seconds for which the client of a stream may send nothing; then the stream is closed with 1008."""
+
     drain_s: Positive = 10.0
     """Seconds that requests in flight may take after SIGTERM; then they are answered with what they have."""
 

@@ -71,6 +71,7 @@ class Supervisor:
     async def _restart(self, context: Context) -> None:
         # What is kept lives on the executor of the dead thread, in a state that nobody can vouch for.
         context.kept.clear("the device has been restarted since")
+        context.streams.drain()
         executor = await asyncio.to_thread(self._new_executor)
         bundles = {one.key: one.bundle for one in context.deployments.all()}
         await context.host.revive(executor, self._new_scheduler(), bundles)

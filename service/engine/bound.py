@@ -9,9 +9,9 @@ import onnx
 import onnxruntime as ort
 
 from bundle import Bundle, InvalidBundle
-from service.engine.executor import forget_unread, outputs_read_later
 from service.engine.providers import Provider, first_line, open_member, with_graphs
 from service.engine.slots import INPUT, Captures, Key, Slot
+from service.engine.wiring import forget_unread, outputs_read_later
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +31,8 @@ class BoundMember:
         self._bindings: dict[int, ort.IOBinding] = {}
         self._captured: set[int] = set()
         self.connections = member.connections
-        self.forgotten = forget_unread(manifest, index)
-        self.kept = outputs_read_later(manifest, index)
+        self.forgotten = forget_unread(manifest.members, index)
+        self.kept = outputs_read_later(manifest.members, index)
         self.logits = member.logits
         self.input = manifest.input.name
         self.reads_input = self.input in {edge.name for edge in self._session.get_inputs()}

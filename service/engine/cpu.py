@@ -9,10 +9,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import Bundle, Manifest
-from service.engine.executor import forget_unread, outputs_read_later
+from service.engine.chunks import ChunkMember
 from service.engine.providers import CPU, open_member
 from service.engine.scheduler import Step
+from service.engine.stream import stream_key
 from service.engine.ticket import Logits, Rows, Ticket
+from service.engine.wiring import forget_unread, outputs_read_later
 
 Array = npt.NDArray[Any]
 
@@ -25,8 +27,8 @@ class CpuMember:
         member = bundle.manifest.members[index]
         self._index = index
         self._links = member.connections
-        self._kept = outputs_read_later(bundle.manifest, index)
-        self._forgotten = forget_unread(bundle.manifest, index)
+        self._kept = outputs_read_later(bundle.manifest.members, index)
+        self._forgotten = forget_unread(bundle.manifest.members, index)
         self._fetched = [member.logits, *(name for name in self._kept if name != member.logits)]
         names = {edge.name for edge in self._session.get_inputs()}
         self._input = bundle.manifest.input.name if bundle.manifest.input.name in names else None
@@ -73,16 +75,20 @@ class CpuExecutor:
         self._threads = threads or max(1, (os.cpu_count() or 1) - 1)
         self._members: dict[str, list[CpuMember]] = {}
         self._manifests: dict[str, Manifest] = {}
+        self._chunks: dict[str, list[ChunkMember]] = {}
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member; see `Executor.load`."""
         members = [CpuMember(bundle, member.index, self._threads) for member in bundle.manifest.members]
+        chunks = [ChunkMember(bundle, index, CPU, self._threads) for index in range(len(bundle.manifest.streaming))]
         self._manifests[model], self._members[model] = bundle.manifest, members
+        self._chunks[stream_key(model)] = chunks
 
     def unload(self, model: str) -> None:
         """Free the sessions of a model; see `Executor.unload`."""
         self._manifests.pop(model, None)
         self._members.pop(model, None)
+        self._chunks.pop(stream_key(model), None)
 
     def detach(self, ticket: Ticket) -> None:
         """Copy what are views of larger arrays; see `Executor.detach`."""
@@ -92,6 +98,8 @@ class CpuExecutor:
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""
+        if step.model in self._chunks:
+            return self._chunks[step.model][step.member].run(step)
         member = self._members[step.model][step.member]
         return member.run(step) if step.tickets else member.rehearse(self._manifests[step.model], step.rows)
 

@@ -15,10 +15,12 @@ import onnxruntime as ort
 
 from bundle import Bundle, Manifest
 from service.engine.bound import BoundMember
+from service.engine.chunks import ChunkMember
 from service.engine.providers import CUDA, Provider
 from service.engine.rows import RowMover
 from service.engine.scheduler import Step
 from service.engine.slots import BUCKETS, INPUT, DeviceRows, Key, Slot, bucket_of, consecutive, padded
+from service.engine.stream import stream_key
 from service.engine.ticket import Logits, Rows, Ticket
 
 
@@ -55,6 +57,7 @@ class DeviceExecutor:
         self.provider = provider[0]
         self._provider, self._device = provider, device
         self._models: dict[str, _Model] = {}
+        self._chunks: dict[str, list[ChunkMember]] = {}
         self._mover = RowMover(provider, device)
 
     @property
@@ -67,11 +70,13 @@ class DeviceExecutor:
         loaded = _Model(bundle, self._provider, self._device)
         for link in (link for member in bundle.manifest.members for link in member.connections):
             self._mover.prepare(self._to_device(np.zeros((1, *link.shape), link.dtype)))
-        self._models[model] = loaded
+        chunks = [ChunkMember(bundle, index, self._provider) for index in range(len(bundle.manifest.streaming))]
+        self._models[model], self._chunks[stream_key(model)] = loaded, chunks
 
     def unload(self, model: str) -> None:
         """Free the sessions and slots of a model; see `Executor.unload`."""
         self._models.pop(model, None)
+        self._chunks.pop(stream_key(model), None)
 
     def detach(self, ticket: Ticket) -> None:
         """Copy rows out of tensors that others share; see `Executor.detach`."""
@@ -80,6 +85,8 @@ class DeviceExecutor:
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""
+        if step.model in self._chunks:
+            return self._chunks[step.model][step.member].run(step)
         model = self._models[step.model]
         member = model.members[step.member]
         slot = model.slot(step.rows)
@@ -157,6 +164,9 @@ class DeviceExecutor:
 
     def retain(self, ticket: Ticket, rows: Rows) -> None:
         """Narrow a ticket's activations; see `Executor.retain`."""
+        if ticket.part is not None:
+            # What there is of a stream is the stream's, and on the host.
+            return
         for slot in self._models[ticket.model].slots():
             if ticket in slot.residents(INPUT):
                 # It holds the rows that have left too.

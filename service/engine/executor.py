@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from bundle import Bundle, Manifest
+from bundle import Bundle
 from service.engine.scheduler import Step
 from service.engine.ticket import Logits, Rows, Ticket
 
@@ -25,6 +25,8 @@ class Executor(Protocol):
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member, on any thread; steps of the model may come when it has returned.
 
+        The chunk graphs of a bundle are opened as a model of their own, `stream_key(model)`.
+
         Raises:
             InvalidBundle: a graph cannot be opened, or is not what the manifest says. Nothing is left behind.
         """
@@ -39,29 +41,10 @@ class Executor(Protocol):
         """Run the step's member on the rows of its tickets, in their order: logits (rows, classes).
 
         Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
-        none of them needs any more. A step without tickets runs on zeros and leaves nothing. A step that raises
-        has changed nothing: it can be run again with fewer tickets.
+        none of them needs any more. Of a stream it runs one chunk, and stages what that gave. A step without tickets
+        runs on zeros and leaves nothing. A step that raises has changed nothing: it can be run again with fewer
+        tickets.
         """
 
     def retain(self, ticket: Ticket, rows: Rows) -> None:
         """Forget the ticket's activations of all rows but these, counted among those it had so far."""
-
-
-def outputs_read_later(manifest: Manifest, index: int) -> list[str]:
-    """Outputs of member `index` that feed a connection of a later member, in the manifest's order."""
-    read = {
-        link.from_output
-        for member in manifest.members[index + 1 :]
-        for link in member.connections
-        if link.from_member == index
-    }
-    return [output.name for output in manifest.members[index].outputs if output.name in read]
-
-
-def forget_unread(manifest: Manifest, done: int) -> list[tuple[int, str]]:
-    """Activations (member, output) whose last reader is member `done`."""
-    read_now = {(link.from_member, link.from_output) for link in manifest.members[done].connections}
-    read_later = {
-        (link.from_member, link.from_output) for member in manifest.members[done + 1 :] for link in member.connections
-    }
-    return sorted(read_now - read_later)

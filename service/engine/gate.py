@@ -149,7 +149,7 @@ class Gate:
             self._unanswered.pop(ticket, None)
             if self._waiting.pop(ticket, None) is not None:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
-                worker.cancel(ticket, StoppedBy.ABANDONED)
+                worker.cancel(ticket, stopped_by)
         published = ticket.published
         decided = min(ticket.deadline.answer_by, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)

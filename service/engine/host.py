@@ -12,12 +12,13 @@ import logging
 from collections.abc import Mapping
 
 from bundle import Bundle, InvalidBundle, Manifest
-from service.engine.cost import CostModel
+from service.engine.cost import CostModel, MemberCost
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
 from service.engine.providers import first_line
 from service.engine.rehearsal import Rehearsal
 from service.engine.scheduler import Scheduler
+from service.engine.stream import stream_key
 from service.engine.worker import Worker, WorkerStopped
 
 log = logging.getLogger(__name__)
@@ -85,29 +86,37 @@ class Host:
                 await self.measure(model, bundle.manifest)
 
     async def measure(self, model: str, manifest: Manifest) -> None:
-        """Time every member of a loaded model at every batch size."""
-        rehearsal = Rehearsal(self.executor, model, len(manifest.members), self._max_batch_rows, self._clock)
-        by = self._clock.now()
-        while (ran_s := await asyncio.wrap_future(self._worker.call_spare(rehearsal.advance, by))) is not None:
-            by = self._clock.now() + PATIENCE * ran_s
-        costs = rehearsal.costs(self._safety)
+        """Time every member of a loaded model at every batch size, and its chunk graphs if it has some."""
+        costs = {model: await self._rehearse(model, len(manifest.members))}
+        if manifest.streaming:
+            costs[stream_key(model)] = await self._rehearse(stream_key(model), len(manifest.streaming))
 
         def serve() -> None:
-            self._costs.add(model, costs)
-            self._worker.serve(model, manifest)
+            for key, measured in costs.items():
+                self._costs.add(key, measured)
+                self._worker.serve(key, manifest)
 
         await asyncio.wrap_future(self._worker.call(serve))
-        medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in costs)
-        log.info("measured %s: %s ms a member on one row", model, medians)
+        for key, measured in costs.items():
+            medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in measured)
+            log.info("measured %s: %s ms a member on one row", key, medians)
 
     async def unload(self, model: str) -> None:
         """Free what a model holds; no request of it is in flight, though a cancelled one may be in the last step."""
         executor = self.executor
 
         def free() -> None:
-            self._worker.forget(model)
-            self._costs.remove(model)
+            for key in (model, stream_key(model)):
+                self._worker.forget(key)
+                self._costs.remove(key)
             executor.unload(model)
 
         # Messages are obeyed in order, between steps: whatever was submitted or cancelled before is through.
         await asyncio.wrap_future(self._worker.call(free))
+
+    async def _rehearse(self, key: str, members: int) -> list[MemberCost]:
+        rehearsal = Rehearsal(self.executor, key, members, self._max_batch_rows, self._clock)
+        by = self._clock.now()
+        while (ran_s := await asyncio.wrap_future(self._worker.call_spare(rehearsal.advance, by))) is not None:
+            by = self._clock.now() + PATIENCE * ran_s
+        return rehearsal.costs(self._safety)

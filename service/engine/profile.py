@@ -51,6 +51,18 @@ class Profile:
             jumps=last.combine == "replace" and not last.connections,
         )
 
+    def first(self, members: int) -> Profile:
+        """The profile of the first `members` members as an ensemble of their own."""
+        return Profile(
+            accuracy=self.accuracy[:members],
+            edges=self.edges[:members],
+            ahead=tuple(
+                tuple(values[: members - k] for values in bands) for k, bands in enumerate(self.ahead[:members])
+            ),
+            temperature=self.temperature[:members],
+            jumps=self.jumps and members == len(self.accuracy),
+        )
+
     def at_start(self, rows: int) -> Values:
         """Expected right answers of `rows` samples after 0, 1, 2, ... members."""
         return (0.0, *(rows * accuracy for accuracy in accumulate(self.accuracy, max)))

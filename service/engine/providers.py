@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import logging
+from pathlib import Path
 
 import onnxruntime as ort
 
 from bundle import Bundle, InvalidBundle
-from bundle.signature import check_signature
+from bundle.signature import check_chunk_signature, check_signature
 
 log = logging.getLogger(__name__)
 
@@ -104,15 +105,31 @@ def open_member(bundle: Bundle, index: int, provider: Provider, threads: int = 1
         DeviceUnavailable: onnxruntime fell back to another provider.
     """
     path = bundle.graph(index)
+    session = _open_file(path, provider, threads)
+    check_signature(path, bundle.manifest, index, session.get_inputs(), session.get_outputs())
+    return session
+
+
+def open_chunk(bundle: Bundle, index: int, provider: Provider, threads: int = 1) -> ort.InferenceSession:
+    """The session of one member's chunk graph, checked against the manifest.
+
+    Raises:
+        InvalidBundle, DeviceUnavailable: as `open_member`.
+    """
+    path = bundle.chunk_graph(index)
+    session = _open_file(path, provider, threads)
+    check_chunk_signature(path, bundle.manifest, index, session.get_inputs(), session.get_outputs())
+    return session
+
+
+def _open_file(path: Path, provider: Provider, threads: int) -> ort.InferenceSession:
     try:
-        session = open_session(str(path), provider, threads)
+        return open_session(str(path), provider, threads)
     except DeviceUnavailable:
         raise
     except Exception as error:
         # onnxruntime raises bare exceptions of a dozen kinds, one for each way a graph can be wrong.
         raise InvalidBundle(f"{path} cannot be opened by onnxruntime: {first_line(error)}") from error
-    check_signature(path, bundle.manifest, index, session.get_inputs(), session.get_outputs())
-    return session
 
 
 def first_line(error: Exception) -> str:

@@ -15,6 +15,10 @@ optional.
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
 those to come. What a step may cost those ranks it, no more.
 
+The chunks of a stream are requests like others, but for a member that is *behind* (`stream`): its answer costs all the
+runs that it missed. One that cannot be had in time is no loss for ever: the member is caught up when the device has
+nothing else to do, or, if it is the first, nothing mandatory (`arrears`).
+
 A prediction that turns work away may be wrong, and turned away work teaches nothing. So the scheduler asks for
 a *rehearsal* of that member, on nobody's rows, when the device has nothing else to do.
 """
@@ -23,9 +27,10 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from service.engine.arrears import Arrears
 from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
 from service.engine.plan import best_move
@@ -71,6 +76,7 @@ class Scheduler:
         self._costs = costs
         self._max_batch_rows = max_batch_rows
         self._arrivals = Arrivals()
+        self._arrears = Arrears(max_batch_rows)
         self._places: dict[Ticket, int] = {}
         self._mandatory: dict[Key, Waiting[tuple[float, float]]] = {}
         self._optional: dict[Key, Waiting[float]] = {}
@@ -87,6 +93,7 @@ class Scheduler:
 
     def admit(self, ticket: Ticket, now: float) -> None:
         """Take in a request; it settles at once when not even its first member fits."""
+        self._arrears.drop(ticket)
         slack_s = ticket.deadline.slack(now)
         if math.isfinite(slack_s):
             self._arrivals.observe(now, slack_s, ticket.expected, self._predict_each(ticket, now))
@@ -101,32 +108,44 @@ class Scheduler:
             batch = self._mandatory_batch(urgent, now)
             if batch:
                 return Step(*urgent, batch, sum(ticket.rows for ticket in batch))
+        if self._arrears and (behind := self._arrears.take(first=True)):
+            return _step_of(behind)
         valuable = self._most_valuable(now)
         if valuable is not None:
             key, rate_elsewhere = valuable
             batch = self._optional_batch(key, rate_elsewhere, now)
             return Step(*key, batch, sum(ticket.rows for ticket in batch))
+        if self._arrears:
+            return _step_of(self._arrears.take(first=False))
         return self._next_rehearsal(now)
 
     def complete(self, tickets: Iterable[Ticket], now: float) -> None:
         """Tickets of a step have published one more prefix: they wait for their next member, or settle."""
         for ticket in tickets:
-            self._enqueue_or_settle(ticket, now)
+            if ticket.in_arrears:
+                self._arrears.add(ticket)
+            else:
+                self._enqueue_or_settle(ticket, now)
 
     def fail(self, tickets: Iterable[Ticket]) -> None:
         """The member failed on the rows of these tickets: each keeps the prefix it had."""
         for ticket in tickets:
-            self._settle(ticket, StoppedBy.MEMBER_FAILED)
+            # One in arrears is tried again with the stream's next chunk.
+            if not ticket.in_arrears:
+                self._settle(ticket, StoppedBy.MEMBER_FAILED)
 
     def cancel(self, ticket: Ticket, reason: StoppedBy) -> None:
         """Drop a waiting request; no step will hold it. One in a running step settles when the step ends."""
         if ticket in self._places:
             self._settle(ticket, reason)
+        if reason is not StoppedBy.DEADLINE:
+            self._arrears.drop(ticket)
 
     def cancel_all(self, reason: StoppedBy) -> None:
         """Drop everything that waits."""
         for ticket in list(self._places):
             self._settle(ticket, reason)
+        self._arrears.clear()
         # Entries of those who had left before stay in the heaps until they come up; now nothing will.
         for heap in (self._patience, self._mandatory, self._optional):
             heap.clear()
@@ -182,13 +201,20 @@ class Scheduler:
     def _settle(self, ticket: Ticket, reason: StoppedBy) -> None:
         self._places.pop(ticket, None)
         self._settled.append(Settled(ticket, reason))
+        if reason is StoppedBy.DEADLINE:
+            self._arrears.add(ticket)
 
     def _turn_away(self, ticket: Ticket) -> None:
         self._settle(ticket, StoppedBy.DEADLINE)
         self._doubted = (ticket.model, ticket.depth, ticket.rows)
 
     def _predict_each(self, ticket: Ticket, now: float) -> list[float]:
-        """Seconds for each member on the ticket's rows alone."""
+        """Seconds until each member's answer on the ticket's rows alone: more than one run where it is behind."""
+        each = self._run_s(ticket, now)
+        return each if ticket.part is None else ticket.part.price(each)
+
+    def _run_s(self, ticket: Ticket, now: float) -> list[float]:
+        """Seconds for one run of each member on the ticket's rows alone."""
         return self._costs.predict_each(ticket.model, ticket.rows, now)
 
     def _in_time(self, ticket: Ticket, member: int, now: float) -> bool:
@@ -273,7 +299,7 @@ class Scheduler:
                     del self._optional[key]
                     continue
                 rate, ticket = head
-                duration_s = self._predict_each(ticket, now)[key[1]]
+                duration_s = self._run_s(ticket, now)[key[1]]
                 net = rate - self._arrivals.loss(duration_s) / duration_s
                 if best_key is None or net > best:
                     best_key, best, second = key, net, best
@@ -303,7 +329,7 @@ class Scheduler:
             if sooner - now - grown_s < 0:
                 misfits.append((rate, queue.pop()))
                 continue
-            gain = rate * self._predict_each(ticket, now)[key[1]]
+            gain = rate * self._run_s(ticket, now)[key[1]]
             grown_loss = self._arrivals.loss(grown_s)
             if gain - (grown_loss - loss) < rate_elsewhere * (grown_s - duration_s):
                 break
@@ -324,3 +350,8 @@ class Scheduler:
 def _impatient(ticket: Ticket, now: float) -> bool:
     """Whether a request without a deadline has waited so long that its members have become mandatory."""
     return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now
+
+
+def _step_of(tickets: Sequence[Ticket]) -> Step:
+    first = tickets[0]
+    return Step(first.model, first.depth, tuple(tickets), sum(ticket.rows for ticket in tickets))

@@ -20,8 +20,8 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from bundle import Manifest
-from service.engine.executor import outputs_read_later
 from service.engine.ticket import Ticket
+from service.engine.wiring import outputs_read_later
 
 Key = tuple[int, str]
 """Member and output."""
@@ -102,7 +102,7 @@ class Slot:
         shapes = {INPUT: (manifest.input.dtype, manifest.input.shape)}
         for member in manifest.members:
             for output in member.outputs:
-                if output.name == member.logits or output.name in outputs_read_later(manifest, member.index):
+                if output.name == member.logits or output.name in outputs_read_later(manifest.members, member.index):
                     shapes[member.index, output.name] = (output.dtype, output.shape)
         for key, (dtype, shape) in shapes.items():
             zeros = np.zeros((bucket, *shape), dtype)

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from bundle.record import Task
 from service.engine.deadline import Deadline
 from service.engine.profile import Profile, Values
+from service.engine.stream import Part
 
 Logits = npt.NDArray[np.float32]
 Rows = npt.NDArray[np.intp]
@@ -98,7 +99,7 @@ class Ticket:
     """Higher comes first while parts are mandatory, and counts twice as much with each level when they are not."""
     task: Task = "classification"
     depth: int = 0
-    """Members done."""
+    """Members done; of a stream, those that have answered to its chunk."""
     started: float | None = None
     """When its first step began."""
     ended: float | None = None
@@ -125,6 +126,8 @@ class Ticket:
     """Whether its state may be asked for after it has been answered."""
     resumes: Ticket | None = None
     """The answered request that this one goes on from, until `take_over`."""
+    part: Part | None = None
+    """Of a chunk of a stream: where what its members read and remember is. None: `inputs` are all there is."""
 
     def __post_init__(self) -> None:
         self.expected = self.profile.at_start(self.rows)
@@ -133,6 +136,11 @@ class Ticket:
     def rows(self) -> int:
         """Samples that have not left."""
         return len(self.inputs)
+
+    @property
+    def in_arrears(self) -> bool:
+        """Whether it is a chunk of a stream that has had its answer: its members only catch up."""
+        return self.part is not None and self.ended is not None
 
     def resumed(self, request_id: str, deadline: Deadline, member_limit: int, *, keep: bool) -> Ticket:
         """A request that goes on where this one stopped; this one must have been settled or cancelled.

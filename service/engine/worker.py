@@ -284,7 +284,13 @@ class Worker:
             own = logits[start : start + ticket.rows]
             start += ticket.rows
             if finite or np.isfinite(own).all():
-                answers.append((ticket, ticket.publish(step.member, own, combine)))
+                # A member that runs what it missed of a stream has no answer yet, or nobody to give it to.
+                if ticket.part is not None and not ticket.part.advance(step.member):
+                    continue
+                if ticket.in_arrears:
+                    ticket.depth = step.member + 1
+                else:
+                    answers.append((ticket, ticket.publish(step.member, own, combine)))
             else:
                 log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
                 failed.append(ticket)

@@ -69,18 +69,23 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
 
 def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> Deadline:
     """When the answer is due; noted in the visit."""
-    settings = context.settings
-    if deadline_ms is not None and not 0 < deadline_ms <= settings.max_deadline_ms:
-        raise InvalidDeadline(
-            f"`deadline_ms` is {deadline_ms:g}: it must be above 0 and at most {settings.max_deadline_ms:g}; "
-            "leave it out to run all members.",
-            max_deadline_ms=settings.max_deadline_ms,
-        )
+    check_deadline(deadline_ms, context)
     budget_s = None if deadline_ms is None else deadline_ms / 1e3
     reserve_s = context.reserve.seconds(visit.arrived) + context.gate.late_s()
     deadline = Deadline.after(visit.arrived, budget_s, reserve_s)
     visit.deadline = None if deadline_ms is None else deadline
     return deadline
+
+
+def check_deadline(deadline_ms: float | None, context: Context) -> None:
+    """Refuse a deadline that is none, or a mistake in the unit."""
+    longest = context.settings.max_deadline_ms
+    if deadline_ms is not None and not 0 < deadline_ms <= longest:
+        raise InvalidDeadline(
+            f"`deadline_ms` is {deadline_ms:g}: it must be above 0 and at most {longest:g}; "
+            "leave it out to run all members.",
+            max_deadline_ms=longest,
+        )
 
 
 def check_open(context: Context) -> None:

@@ -27,19 +27,23 @@ def body_or_array(model: type[BaseModel]) -> dict[str, Any]:
     """`openapi_extra` for a route that takes this model as JSON, or its `inputs` as .npy and the rest as query."""
     extra = body_of(model)
     extra["requestBody"]["content"][npy.MEDIA_TYPE] = {"schema": ARRAY}
-    properties = Knobs.model_json_schema()["properties"]
-    extra["parameters"] = [
+    extra["parameters"] = parameters(Knobs, "Beside an .npy body only. ")
+    return extra
+
+
+def parameters(model: type[BaseModel], note: str = "") -> list[dict[str, Any]]:
+    """The fields of this model as a query; each description begins with `note`."""
+    return [
         {
             "name": name,
             "in": "query",
             "required": False,
-            "description": "Beside an .npy body only. " + schema.pop("description", ""),
+            "description": note + schema.pop("description", ""),
             "schema": schema,
             **({"style": "form", "explode": False} if schema.get("type") == "array" else {}),
         }
-        for name, schema in properties.items()
+        for name, schema in model.model_json_schema()["properties"].items()
     ]
-    return extra
 
 
 def or_array() -> dict[int | str, dict[str, Any]]:

@@ -78,6 +78,7 @@ def _card(deployment: Deployment, context: Context) -> ModelCard:
         provider=context.host.executor.provider,
         task=manifest.task,
         input=manifest.input,
+        chunk_steps=manifest.chunk_steps,
         classes=list(manifest.classes),
         members=[
             MemberCard(

@@ -57,6 +57,7 @@ OPERATIONS = (
     ("post", "/models/{name}/load", "/models/tiny/load"),
     ("post", "/models/{name}/load", "/models/absent/load"),
     ("post", "/models/{name}/unload", "/models/absent/unload"),
+    ("get", "/stream", "/stream"),
 )
 
 

@@ -1,0 +1,36 @@
+"""What the clients raise for a problem document."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+import orjson
+
+
+class AnytimeError(Exception):
+    """The server answered with a problem document.
+
+    `code` is stable and for programs; `retry_after_s` is set when the same request may succeed later.
+    """
+
+    def __init__(self, status: int, code: str, detail: str, document: Mapping[str, Any]) -> None:
+        super().__init__(f"{detail} ({code}, HTTP {status})")
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.document = document
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds after which the same request may succeed."""
+        return self.document.get("retry_after_s")
+
+
+def raise_problem(status: int, reason: str, content_type: str | None, body: bytes) -> NoReturn:
+    """Raise the `AnytimeError` of an answer that is none."""
+    if content_type == "application/problem+json":
+        document = orjson.loads(body)
+        raise AnytimeError(document["status"], document["code"], document["detail"], document)
+    # Not this service: a proxy in between, for example.
+    raise AnytimeError(status, "no_problem_document", reason, {})
