@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from training import picture
+from training.recipes import RECIPES
 from training.reproduce import arms
 from training.reproduce.experiment import Arm, Cell, Experiment
 from training.reproduce.series import Series
@@ -47,6 +48,8 @@ def experiment(data_set: str) -> Experiment:
         Arm(name=REWEIGHTED, recipe=data_set, run=arms.run_bdistil, settings=arms.unconnected),
         Arm(name=PAPER, recipe=data_set, run=arms.run_bdistil, settings=arms.paper),
     )
+    if RECIPES[data_set].config.connection == "none":
+        runs = tuple(arm for arm in runs if arm.name != GREEDY)  # its rounds are those without connections
     return Experiment(
         name=f"figure2-{data_set}",
         summary=f"accuracy against cost on {data_set}: B-DISTIL, its baselines, the arms in between",
