@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,16 +39,17 @@ class Running:
 
 
 @contextmanager
-def serving(folder: Path, /, **settings: object) -> Iterator[Running]:
+def serving(folder: Path, /, module: Sequence[str] = ("service",), **settings: object) -> Iterator[Running]:
     """Run `serve-ensemble` on a free port until the block ends; yields it once it is ready.
 
     Args:
         folder: of bundles.
+        module: what to run instead, with its arguments.
         settings: of the service, as in `max_rows=512`.
     """
     environment = {f"ANYTIME_{name.upper()}": str(value) for name, value in settings.items()}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("ANYTIME_")}
-    command = [sys.executable, "-m", "service"]
+    command = [sys.executable, "-m", *module]
     # The log tells when it is ready.
     environment = {"ANYTIME_PORT": "0", "ANYTIME_MODELS_DIR": str(folder), **environment, "ANYTIME_LOG_LEVEL": "info"}
     with subprocess.Popen(command, env=inherited | environment, stderr=subprocess.PIPE, text=True) as process:

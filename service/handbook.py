@@ -123,7 +123,7 @@ def _answers(operation: Node) -> str:
             refusals.append(f'<a href="#errors-{status}">{escape(told)}</a>')
             continue
         told = "; ".join(f"<code>{escape(kind)}</code> {_type(form['schema'])}" for kind, form in content.items())
-        rows.append(_row(f"<code>{status}</code>", told))
+        rows.append(_row(f"<code>{status}</code>", told or escape(answer["description"])))
         for name, link in answer.get("links", {}).items():
             rows.append(_row(f'then <a href="#{_anchor(link)}">{escape(name)}</a>', _prose(link["description"])))
     if refusals:
@@ -134,7 +134,7 @@ def _answers(operation: Node) -> str:
 def _commands(method: str, path: str, operation: Node, document: Node) -> Iterator[str]:
     address = re.sub(r"\{(\w+)\}", lambda found: "$" + found[1].upper(), path)
     content = operation.get("requestBody", {}).get("content", {})
-    streams = " -N" if "text/event-stream" in operation["responses"]["200"].get("content", {}) else ""
+    streams = " -N" if "text/event-stream" in operation["responses"].get("200", {}).get("content", {}) else ""
     verb = " -X POST" if method == "post" and not content else ""
     command = f'curl{streams}{verb} "$ANYTIME{address}'
     if not content:
@@ -202,7 +202,11 @@ def _type(schema: Node) -> str:
         outer = {name: schema[name] for name in BOUNDS if name in schema}
         return " or ".join(_type(one if one.get("type") == "null" else {**one, **outer}) for one in schema["anyOf"])
     if "oneOf" in schema:
-        told = "events " + " or ".join(_type(one["properties"]["data"]["contentSchema"]) for one in schema["oneOf"])
+        # Of server-sent events, what their data holds.
+        data = (one.get("properties", {}).get("data", {}).get("contentSchema", one) for one in schema["oneOf"])
+        told = " or ".join(map(_type, data))
+    elif "const" in schema:
+        told = f"<code>{escape(str(schema['const']))}</code>"
     elif "enum" in schema:
         told = " or ".join(f"<code>{escape(str(one))}</code>" for one in schema["enum"])
     elif schema.get("type") == "array":
@@ -210,7 +214,8 @@ def _type(schema: Node) -> str:
     elif schema.get("format") == "binary":
         told = "bytes"
     else:
-        told = escape(schema.get("type", "anything"))
+        kinds = schema.get("type", "anything")
+        told = escape(kinds if isinstance(kinds, str) else " or ".join(kinds))
     bounds = [f"{sign} {schema[name]:g}" for name, sign in BOUNDS.items() if abs(schema.get(name, HUGE)) < HUGE]
     return " ".join([told, escape(", ".join(bounds))]).strip()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from starlette.requests import HTTPConnection
@@ -22,6 +22,7 @@ from service.protocol import EXPIRED, timeout_of
 log = logging.getLogger(__name__)
 
 REQUEST_ID = b"x-request-id"
+IDS_AT_ONCE = 256
 HARMLESS = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -82,6 +83,7 @@ class Ingress:
         self._body_timeout_s = body_timeout_s
         self._on_answered = on_answered
         self._on_rejected = on_rejected
+        self._new_ids = _new_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request of the ASGI server."""
@@ -90,7 +92,7 @@ class Ingress:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refused = self._access.refuse(scope, headers)
-        visit = Visit(_request_id(headers), self._clock.now(), headers)
+        visit = Visit(self._request_id(headers), self._clock.now(), headers)
         scope.setdefault("state", {})["visit"] = visit
         if scope["type"] == "websocket":
             if refused is None:
@@ -148,6 +150,11 @@ class Ingress:
 
         return watched
 
+    def _request_id(self, headers: Mapping[bytes, bytes]) -> str:
+        """The client's own id if it is harmless, else a new one."""
+        given = headers.get(REQUEST_ID)
+        return given.decode() if given is not None and HARMLESS.fullmatch(given) else next(self._new_ids)
+
     def _judge_length(self, headers: Mapping[bytes, bytes]) -> Problem | None:
         length = headers.get(b"content-length", b"")
         return self._too_large() if length.isdigit() and int(length) > self._max_body_bytes else None
@@ -162,7 +169,9 @@ class Ingress:
         return problem
 
 
-def _request_id(headers: Mapping[bytes, bytes]) -> str:
-    """The client's own id if it is harmless, else a new one."""
-    given = headers.get(REQUEST_ID)
-    return given.decode() if given is not None and HARMLESS.fullmatch(given) else secrets.token_hex(16)
+def _new_ids() -> Iterator[str]:
+    """Unguessable names, of 32 hexadecimal digits; the system is asked for many at once, as each time costs a call."""
+    while True:
+        many = secrets.token_hex(16 * IDS_AT_ONCE)
+        for start in range(0, len(many), 32):
+            yield many[start : start + 32]
