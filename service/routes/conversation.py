@@ -39,7 +39,7 @@ from service.ingress import Visit
 from service.mailbox import Gone, Idle, Mailbox, Message, Stopped
 from service.routes.answering import check_deadline, check_open, deadline_of, overloaded, predictions, published_of
 from service.schemas import EndedBy, StreamKnobs
-from service.stream_metrics import Ending
+from service.stream_metrics import ChunkOutcome, Ending
 
 log = logging.getLogger(__name__)
 
@@ -188,9 +188,9 @@ class Conversation:
             if isinstance(problem, ShuttingDown):
                 raise
             self._context.metrics.rejected(problem.code)
-            self._context.metrics.streams.chunk(self._deployment.key, "unanswered")
             return problem
-        self._chunk = visit
+        finally:
+            self._chunk = visit
         return None
 
     async def _run(self, part: Part, said: Said, visit: Visit) -> _Answer:
@@ -298,15 +298,16 @@ class Conversation:
             raise Gone from error
         chunk, self._chunk = self._chunk, None
         if chunk is not None:
-            self._count(chunk)
+            self._count(chunk, answered=not event.get("problem"))
 
-    def _count(self, chunk: Visit) -> None:
-        """The answer to a chunk has been handed to the socket: learn from it, count it."""
+    def _count(self, chunk: Visit, *, answered: bool) -> None:
+        """The event of a chunk has been handed to the socket: learn from it, count it."""
         now = self._context.clock.now()
         if chunk.decided is not None:
             self._context.reserve.observe(now - chunk.decided, now)
         late = chunk.deadline is not None and now > chunk.deadline.at
-        self._context.metrics.streams.chunk(self._deployment.key, "late" if late else "answered")
+        outcome: ChunkOutcome = "unanswered" if not answered else "late" if late else "answered"
+        self._context.metrics.streams.chunk(self._deployment.key, outcome)
 
     async def _close(self, code: int) -> None:
         with suppress(RuntimeError):

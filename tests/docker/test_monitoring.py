@@ -27,6 +27,7 @@ from service.settings import Settings
 from tests.docker.files import dashboard, read_yaml, rules
 from tests.docker.promql import parse
 from tests.tiny import samples, write_tiny
+from tests.tiny_stream import write_stream
 
 SCRAPE_LABELS = {"job", "instance"}
 PROMETHEUS_OWN = {
@@ -99,6 +100,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     models = tmp_path_factory.mktemp("models")
     write_tiny(models)
     write_tiny(models, name="values", task="regression")
+    write_stream(models)
     return labels_by_sample(anyio.run(exposition, models, CpuExecutor()))
 
 

@@ -69,5 +69,14 @@ def test_administration_has_a_port_of_its_own(method: str, path: str, administer
     assert Access().refuse(scope(method, path), {}) is None, "one port serves all"
 
 
+def test_a_stream_is_for_those_with_a_key_on_either_port():
+    stream = [scope("GET", "/stream", port) | {"type": "websocket"} for port in (8000, ADMIN)]
+    for one in stream:
+        del one["method"]
+    access = Access([KEY], ADMIN)
+    assert [type(access.refuse(one, {})) for one in stream] == [Unauthorized] * 2
+    assert [access.refuse(one, {b"x-api-key": KEY.encode()}) for one in stream] == [None] * 2
+
+
 def test_the_admin_port_wants_a_key_too():
     assert isinstance(Access([KEY], ADMIN).refuse(scope("GET", "/metrics", ADMIN), {}), Unauthorized)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from bundle import Bundle
 
@@ -85,6 +87,13 @@ def test_with_a_certificate_it_speaks_https_only(tiny: Bundle, models: Path, cer
         trusted = ssl.create_default_context(cafile=certificate["ANYTIME_TLS_CERTIFICATE"])
         assert httpx.get(f"{address}/healthz", verify=trusted).json() == {"status": "ok"}
         assert httpx.get(f"{address}/models", verify=trusted).status_code == 401
+        stream = f"{address.replace('https', 'wss')}/stream"
+        # The second comes from elsewhere, but is let in as far as that.
+        for key, status in (("wrong", 401), ("a-key-of-some-length", 403)):
+            headers = {"x-api-key": key, "origin": "https://example.com"}
+            with pytest.raises(InvalidStatus) as caught:
+                connect(stream, ssl=trusted, additional_headers=headers, proxy=None)
+            assert caught.value.response.status_code == status
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{address.replace('https', 'http')}/healthz")
         probe = [sys.executable, "-m", "service.probe"]
