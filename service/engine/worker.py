@@ -10,7 +10,7 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
 from typing import Any, Generic, TypeVar
@@ -246,9 +246,12 @@ class Worker:
             # A rehearsal that was asked for before the model was unloaded.
             return
         started = self._clock.now()
-        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         for ticket in step.tickets:
             ticket.started = ticket.started or started
+        if step.width > 1:
+            self._run_wave(step, started)
+            return
+        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         try:
             logits = self._executor.run(step)
         except Exception:
@@ -260,7 +263,32 @@ class Worker:
         ended = self._clock.now()
         self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
-        failed = set(self._publish(step, logits))
+        failed = set(self._publish(step, step.member, logits))
+        self._scheduler.fail(failed)
+        self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
+
+    def _run_wave(self, step: Step, started: float) -> None:
+        """Run members side by side, and publish each prefix when its member and those before it have ended."""
+        lanes, waves = self._executor.lanes, self._costs.waves(step.model)
+        assert lanes is not None and waves is not None, "only what was measured is run side by side"
+        self.busy_until = started + waves.predict(step.member, step.width, step.rows, started)
+        failed: set[Ticket] = set()
+        outputs = lanes.run(step)
+        for member in step.members:
+            try:
+                logits = next(outputs)
+            except Exception:
+                self.busy_until = 0.0
+                self._scheduler.fail(failed)
+                staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
+                self._recover(Step(step.model, member, staying, sum(ticket.rows for ticket in staying)))
+                return
+            failed.update(self._publish(step, member, logits, failed))
+        outputs.close()
+        self.busy_until = 0.0
+        ended = self._clock.now()
+        waves.observe(step.member, step.width, step.rows, ended - started, ended)
+        self._on_step(step, ended - started)
         self._scheduler.fail(failed)
         self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
 
@@ -273,9 +301,12 @@ class Worker:
         for ticket in step.tickets:
             self._run(Step(step.model, step.member, (ticket,), ticket.rows))
 
-    def _publish(self, step: Step, logits: Logits) -> list[Ticket]:
-        """Hand each request its rows; returns those on whose rows the member gave no finite numbers."""
-        combine = self._manifests[step.model].members[step.member].combine
+    def _publish(self, step: Step, member: int, logits: Logits, without: Collection[Ticket] = ()) -> list[Ticket]:
+        """Hand each request but those `without` its rows of a member of the step.
+
+        Returns those on whose rows the member gave no finite numbers.
+        """
+        combine = self._manifests[step.model].members[member].combine
         finite = bool(np.isfinite(logits).all())
         answers: list[tuple[Ticket, Logits]] = []
         failed = []
@@ -283,10 +314,12 @@ class Worker:
         for ticket in step.tickets:
             own = logits[start : start + ticket.rows]
             start += ticket.rows
+            if ticket in without:
+                continue
             if finite or np.isfinite(own).all():
-                answers.append((ticket, ticket.publish(step.member, own, combine)))
+                answers.append((ticket, ticket.publish(member, own, combine)))
             else:
-                log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
+                log.warning("member %d of %s gave NaN or infinity", member, step.model)
                 failed.append(ticket)
         if answers:
             self._look_ahead(answers)
