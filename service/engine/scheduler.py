@@ -12,8 +12,9 @@ optional.
   because of the others and the further rows are worth more than what else the device could do.
 - A member that is predicted to end after a request's deadline is not started for it.
 
-- Members without a path between them may share a step too (a *wave*), where that gives more right answers per second
-  than the first of them alone. Mandatory steps are never widened, nor those of requests whose rows may leave early.
+- Members without a path between them may share a step too (a *wave*), where they are sooner done so than in turn; while
+  others wait, only where that gives more right answers per second than the first of them alone. Mandatory steps are
+  never widened, nor those of requests whose rows may leave early.
 
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
 those to come. What a step may cost those ranks it, no more.
@@ -326,32 +327,31 @@ class Scheduler:
         return tuple(batch)
 
     def _width(self, key: Key, batch: Sequence[Ticket], rows: int, waves: WaveCosts, now: float) -> int:
-        """How many members to run side by side for a batch, `key`'s first: what gives most per second in time.
+        """How many members to run side by side for a batch, `key`'s first.
 
-        Members after the first must be worth the time that they add at the pace of the first alone. If nobody else
-        waits, it is enough that they are sooner done than in turn: they would be next anyway.
+        If nobody else waits, the others would be next anyway: it is enough that all are sooner done than in turn and
+        that this costs requests to come no more. Else they must be worth more per second than the first alone.
         """
         model, member = key
         widest = min([waves.widest(member, rows), *(_members_wanted(ticket) for ticket in batch)])
         if widest < 2:
             return 1
         slack_s = min(ticket.deadline.slack(now) for ticket in batch)
-        alone_s = in_turn_s = self._costs.predict(model, member, rows, now)
-        alone = _gain(batch, 1) - self._arrivals.loss(alone_s)
-        pace = alone / alone_s if self.waiting else 0.0
-        best, best_rate = 1, -math.inf
+        in_turn_s = self._costs.predict(model, member, rows, now)
+        in_turn_loss = self._arrivals.loss(in_turn_s)
+        best, best_rate = 1, (_gain(batch, 1) - in_turn_loss) / in_turn_s
         for width in range(2, widest + 1):
             seconds = waves.predict(member, width, rows, now)
-            in_turn_s += self._costs.predict(model, member + width - 1, rows, now)
-            if seconds > slack_s:
+            next_s = self._costs.predict(model, member + width - 1, rows, now)
+            in_turn_s += next_s
+            in_turn_loss += self._arrivals.loss(next_s)
+            if seconds > slack_s or (seconds > in_turn_s and not waves.forced):
                 continue
-            if waves.forced:
+            loss = self._arrivals.loss(seconds)
+            # Of those that are equally good, the widest: each step costs a little beside its members.
+            if waves.forced or (not self.waiting and loss <= in_turn_loss + MARGIN):
                 best = width
-                continue
-            worth = _gain(batch, width) - self._arrivals.loss(seconds)
-            sooner, in_pace = seconds <= in_turn_s, worth - alone >= pace * (seconds - alone_s) - MARGIN
-            # Of those that are equally good, the narrowest: whoever comes meanwhile waits least.
-            if sooner and in_pace and worth > best_rate * seconds + MARGIN:
+            elif self.waiting and (worth := _gain(batch, width) - loss) >= best_rate * seconds - MARGIN:
                 best, best_rate = width, worth / seconds
         return best
 
