@@ -10,9 +10,9 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -254,8 +254,8 @@ class Worker:
         self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         try:
             logits = self._executor.run(step)
-        except Exception:
-            self._recover(step)
+        except Exception as error:
+            self._recover(step, error)
             return
         finally:
             # However wrong the prediction was, nobody is refused because of a step that has ended.
@@ -272,29 +272,40 @@ class Worker:
         lanes, waves = self._executor.lanes, self._costs.waves(step.model)
         assert lanes is not None and waves is not None, "only what was measured is run side by side"
         self.busy_until = started + waves.predict(step.member, step.width, step.rows, started)
-        failed: set[Ticket] = set()
-        outputs = lanes.run(step)
-        for member in step.members:
-            try:
-                logits = next(outputs)
-            except Exception:
-                self.busy_until = 0.0
-                self._scheduler.fail(failed)
-                staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
-                self._recover(Step(step.model, member, staying, sum(ticket.rows for ticket in staying)))
-                return
-            failed.update(self._publish(step, member, logits, failed))
-        outputs.close()
-        self.busy_until = 0.0
+        try:
+            failed, error = self._publish_each(step, lanes.run(step))
+        finally:
+            self.busy_until = 0.0
+        self._scheduler.fail(failed)
+        staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
+        if error is not None:
+            member = staying[0].depth if staying else step.member
+            self._recover(Step(step.model, member, staying, sum(ticket.rows for ticket in staying)), error)
+            return
         ended = self._clock.now()
         waves.observe(step.member, step.width, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
-        self._scheduler.fail(failed)
-        self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
+        self._scheduler.complete(staying, ended)
 
-    def _recover(self, step: Step) -> None:
-        """A step raised: run each of its requests alone, so that only those at fault lose the member."""
-        log.exception("member %d of %s failed on %d rows", step.member, step.model, step.rows)
+    def _publish_each(self, step: Step, outputs: Generator[Logits]) -> tuple[set[Ticket], Exception | None]:
+        """Publish what the members of a wave give, until one raises: who got no finite numbers, and what was raised.
+
+        Whoever is not among the former has published the prefix of all members before the one that raised.
+        """
+        failed: set[Ticket] = set()
+        # However this ends, the lanes must be free for the next step.
+        with closing(outputs):
+            for member in step.members:
+                try:
+                    logits = next(outputs)
+                except Exception as error:
+                    return failed, error
+                failed.update(self._publish(step, member, logits, failed))
+        return failed, None
+
+    def _recover(self, step: Step, error: Exception) -> None:
+        """A member raised: run it on each request alone, so that only those at fault lose it."""
+        log.error("member %d of %s failed on %d rows", step.member, step.model, step.rows, exc_info=error)
         if len(step.tickets) < 2:
             self._scheduler.fail(step.tickets)
             return
