@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,7 +37,7 @@ def main() -> None:
         f"{', '.join(f'{requests} requests of {size} rows' for size, requests in SIZES.items())} to each server, "
         "in turns; milliseconds; ratios to `sequential` are medians over the turns, and of p99.\n"
     )
-    print(render(("rows", "execution", "p50", "p99", "ratio", "ratio of p99"), rows))
+    print(render(("rows", "execution", "p50", "p99", "ratio", "ratio of p99", "steps a request"), rows))
     print(f"\nAt warm-up `auto` measured, for members 1 to 5 ({execution['auto']['reason']})\n")
     print(render(("rows", "side by side ms", "one by one ms", "ratio", "used"), _heats(execution["auto"])))
 
@@ -57,6 +58,7 @@ def _servers(threads: int) -> Iterator[dict[str, Wire]]:
 def _compare(wires: dict[str, Wire], rows: int, requests: int) -> list[tuple[str, ...]]:
     request = body(pixels(rows))
     times: dict[str, list[float]] = {name: [] for name in wires}
+    before = {name: _steps(wire) for name, wire in wires.items()}
     for turn in range(requests):
         # Who goes first changes, lest one always follows the same neighbour.
         for name in (SETTINGS * 2)[turn % 3 : turn % 3 + 3]:
@@ -72,9 +74,16 @@ def _compare(wires: dict[str, Wire], rows: int, requests: int) -> list[tuple[str
             f"{percentile(own, 0.99):.2f}",
             f"{percentile([one / other for one, other in zip(own, base, strict=True)], 0.5):.3f}",
             f"{percentile(own, 0.99) / percentile(base, 0.99):.3f}",
+            f"{(_steps(wires[name]) - before[name]) / requests:.2f}",
         )
         for name, own in times.items()
     ]
+
+
+def _steps(wire: Wire) -> float:
+    """Steps that a server has run: six a request one by one, two where all that may be are side by side."""
+    counts = re.findall(r"^anytime_member_duration_seconds_count{.*} (.+)$", wire.get_text("/metrics"), re.MULTILINE)
+    return sum(map(float, counts))
 
 
 def _heats(execution: dict[str, Any]) -> list[tuple[str, ...]]:

@@ -142,6 +142,10 @@ class WaveCosts:
         rehearsed = sizes[min(bisect_left(sizes, rows), len(sizes) - 1)]
         return wave.stop - member if rehearsed in self._used[wave] else 1
 
+    def typical(self, member: int, width: int, rows: int) -> float:
+        """Median seconds at warm-up for `width` members side by side, from `member` on."""
+        return self._part(member, width).curve(rows)
+
     def predict(self, member: int, width: int, rows: int, now: float) -> float:
         """Seconds for `width` members side by side, from `member` on."""
         return self._part(member, width).predict(rows, now)

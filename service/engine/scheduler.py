@@ -331,21 +331,24 @@ class Scheduler:
 
         If nobody else waits, the others would be next anyway: it is enough that all are sooner done than in turn and
         that this costs requests to come no more. Else they must be worth more per second than the first alone.
+
+        What is better is judged by what all took at warm-up: of those that are not run now, nothing newer is known.
         """
         model, member = key
         widest = min([waves.widest(member, rows), *(_members_wanted(ticket) for ticket in batch)])
         if widest < 2:
             return 1
         slack_s = min(ticket.deadline.slack(now) for ticket in batch)
-        in_turn_s = self._costs.predict(model, member, rows, now)
+        in_turn_s = self._costs.typical(model, member, rows)
         in_turn_loss = self._arrivals.loss(in_turn_s)
         best, best_rate = 1, (_gain(batch, 1) - in_turn_loss) / in_turn_s
         for width in range(2, widest + 1):
-            seconds = waves.predict(member, width, rows, now)
-            next_s = self._costs.predict(model, member + width - 1, rows, now)
+            seconds = waves.typical(member, width, rows)
+            next_s = self._costs.typical(model, member + width - 1, rows)
             in_turn_s += next_s
             in_turn_loss += self._arrivals.loss(next_s)
-            if seconds > slack_s or (seconds > in_turn_s and not waves.forced):
+            late = waves.predict(member, width, rows, now) > slack_s
+            if late or (seconds > in_turn_s and not waves.forced):
                 continue
             loss = self._arrivals.loss(seconds)
             # Of those that are equally good, the widest: each step costs a little beside its members.

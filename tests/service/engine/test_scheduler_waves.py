@@ -151,15 +151,15 @@ def test_rows_that_may_leave_early_are_looked_at_after_each_member():
     assert {width for _, width in steps_of(request(exit=leaves), forced=True)} == {1}
 
 
-def test_a_wave_that_has_become_slow_is_left_for_its_members():
-    model_costs = wide_costs()
-    for _ in range(20):
-        for width in (2, 3, 4, 5):
-            model_costs.waves("tiny/1").observe(1, width, 1, 1.0, NOW)
-    engine = Scheduler(model_costs, 8)
-    engine.admit(request(), NOW)
-    run(engine, engine.next_step(NOW), NOW)
-    assert engine.next_step(NOW).width == 1
+def test_a_wave_that_has_become_slow_is_not_begun_where_it_would_end_late():
+    for budget_s, width in ((0.5, 1), (5.0, 5)):
+        model_costs = wide_costs()
+        for parts in (2, 3, 4, 5):
+            model_costs.waves("tiny/1").observe(1, parts, 1, 1.0, NOW)
+        engine = Scheduler(model_costs, 8)
+        engine.admit(request(budget_s=budget_s), NOW)
+        run(engine, engine.next_step(NOW), NOW)
+        assert engine.next_step(NOW).width == width
 
 
 @settings(max_examples=60, deadline=None)
