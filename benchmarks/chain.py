@@ -21,11 +21,11 @@ SIDE, COLOURS, CHANNELS, CLASSES, BLOCKS = 32, 3, 32, 10, 2
 NAME = "chain"
 
 
-def write_chain(models: Path, members: int = 6) -> Bundle:
-    """Write the chain as the next version of `chain`."""
-    graphs = [member_graph(index).SerializeToString() for index in range(members)]
+def write_chain(models: Path, members: int = 6, *, connected: bool = True) -> Bundle:
+    """Write the chain as the next version of `chain`; not connected, its members read the pixels alone."""
+    graphs = [member_graph(index, connected=connected and index > 0).SerializeToString() for index in range(members)]
     files = {f"member_{index:02d}.onnx": graph for index, graph in enumerate(graphs)}
-    return write_bundle(models, files, lambda version: _manifest(graphs, version))
+    return write_bundle(models, files, lambda version: _manifest(graphs, version, connected))
 
 
 def pixels(rows: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -81,7 +81,7 @@ def _same(source: str, target: str) -> Any:  # noqa: ANN401  (onnx has no types)
     return helper.make_node("Identity", [source], [target])
 
 
-def _manifest(graphs: list[bytes], version: int) -> Manifest:
+def _manifest(graphs: list[bytes], version: int, connected: bool) -> Manifest:
     shape = (CHANNELS, SIDE, SIDE)
     convolutions = 9 * SIDE**2 * CHANNELS * (COLOURS + 2 * BLOCKS * CHANNELS)
     members = [
@@ -94,7 +94,7 @@ def _manifest(graphs: list[bytes], version: int) -> Manifest:
                     input="previous", from_member=index - 1, from_output="activation", dtype="float32", shape=shape
                 ),
             )
-            if index
+            if connected and index
             else (),
             logits="logits",
             outputs=(

@@ -102,9 +102,13 @@ class Wire:
 
     def get(self, path: str) -> dict[str, Any]:
         """A JSON document."""
-        self._connection.request("GET", path)
-        document: dict[str, Any] = orjson.loads(self._connection.getresponse().read())
+        document: dict[str, Any] = orjson.loads(self.get_text(path))
         return document
+
+    def get_text(self, path: str) -> str:
+        """A document of any kind."""
+        self._connection.request("GET", path)
+        return self._connection.getresponse().read().decode()
 
     def close(self) -> None:
         """Close the connection."""

@@ -87,7 +87,12 @@ def create_app(
     """
 
     def on_the_device() -> Executor:
-        return open_executor(settings.device, settings.cpu_threads or None, settings.gpu_member_mib * 2**20)
+        return open_executor(
+            settings.device,
+            settings.cpu_threads or None,
+            settings.gpu_member_mib * 2**20,
+            side_by_side=settings.execution != "sequential",
+        )
 
     replacement = new_executor or on_the_device
     context = _assemble(
@@ -159,7 +164,7 @@ def _assemble(
         worker.serve(deployment.key, deployment.manifest)
         metrics.serve(deployment.key, deployment.manifest)
         log.info("serving %s on %s", deployment.key, executor.provider)
-    host = Host(executor, worker, costs, clock, settings.max_batch_rows, settings.cost_quantile)
+    host = Host(executor, worker, costs, clock, settings.max_batch_rows, settings.cost_quantile, settings.execution)
     repository = Repository(settings.models_dir, settings.models, deployments, host, metrics)
     kept = KeptStates(settings.max_kept_requests, settings.max_kept_bytes, repository.hold, repository.release)
     ledger = Ledger(settings.feedback_requests)

@@ -14,7 +14,7 @@ from service import npy
 from service.body import validated
 from service.errors import InvalidField, MalformedBody, WrongShape
 from service.schemas import StreamMessage
-from service.tensors import to_tensor
+from service.tensors import check_unmixed, to_tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ def read(content: bytes | str, expected: Tensor) -> Said:
     message = validated(StreamMessage, document, strict=True)
     if not message.model_fields_set:
         raise InvalidField("Field `inputs`: the message says nothing; send a chunk, or `end`.", field="inputs")
+    if "true" in content or "false" in content:
+        check_unmixed(message.inputs)
     chunk = None if message.inputs is None else _chunk(message.inputs, expected)
     return Said(chunk, message.deadline_ms, message.end)
 

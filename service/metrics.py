@@ -111,7 +111,11 @@ class Metrics:
         )
         self._members_used = self._histogram("members_used", "Members in the answer.", MEMBERS, "model", "stopped_by")
         self._member_duration = self._histogram(
-            "member_duration_seconds", "One step of a member.", SECONDS, "model", "member"
+            "member_duration_seconds",
+            "One step of a member, or of several side by side, as in 1-5.",
+            SECONDS,
+            "model",
+            "member",
         )
         self._batch_rows = self._histogram("batch_rows", "Rows in a step.", ROWS, "model", "member")
         self._accuracy = self._gauge(
@@ -204,8 +208,13 @@ class Metrics:
         """The worker's `on_step`; rehearsals on nobody's rows are left out."""
         steps = self._steps.get(step.model)
         if step.tickets and steps is not None:
-            steps.duration[step.member].observe(duration_s)
-            steps.rows[step.member].observe(step.rows)
+            if step.width > 1:
+                members = f"{step.member}-{step.members[-1]}"
+                self._member_duration.labels(step.model, members).observe(duration_s)
+            else:
+                steps.duration[step.member].observe(duration_s)
+            for member in step.members:
+                steps.rows[member].observe(step.rows)
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""

@@ -29,8 +29,8 @@ VERSION = "1"
 
 SUMMARY = "Predictions that are as good as the deadline allows."
 DESCRIPTION = """\
-Every model is an ensemble of small members. A request says how long its answer may take; members run one after
-the other, and at the deadline the mean logits of those that were finished are the answer. Every error is an
+Every model is an ensemble of small members. A request says how long its answer may take; members run in
+order, and at the deadline the mean logits of those that were finished are the answer. Every error is an
 RFC 9457 problem document with a stable `code`."""
 
 

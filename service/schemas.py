@@ -301,6 +301,36 @@ class MemberCard(_Response):
     """Measured at warm-up on one row; null until then."""
 
 
+class Heat(_Response):
+    """Members of a wave on zeros at warm-up, at one batch size: medians."""
+
+    rows: int
+    side_by_side_ms: float
+    one_by_one_ms: float
+    used: bool
+    """Whether batches up to this size, and above the one before, may be run side by side."""
+
+
+class WaveCard(_Response):
+    """Members that follow each other and have no path between them."""
+
+    members: list[int]
+    heats: list[Heat]
+
+
+class ExecutionCard(_Response):
+    """Whether members run side by side."""
+
+    wanted: Literal["sequential", "parallel", "auto"]
+    """The setting ANYTIME_EXECUTION."""
+    parallel: bool
+    """Whether any do."""
+    reason: str
+    """One sentence."""
+    waves: list[WaveCard]
+    """What was measured, if anything."""
+
+
 class ModelCard(_Response):
     """A served bundle."""
 
@@ -309,6 +339,8 @@ class ModelCard(_Response):
     ready: bool
     provider: str
     """onnxruntime's execution provider: where the members run."""
+    execution: ExecutionCard | None
+    """Null until the members have been measured."""
     task: str
     input: Tensor
     chunk_steps: int | None

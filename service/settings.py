@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from service.engine.device import Device
+from service.engine.execution import Execution
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -83,6 +84,12 @@ class Settings(BaseSettings):
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that one member may use on the CPU; 0 leaves one core to the event loop and takes the rest. Raise it
     for large members, lower it when other programs share the machine."""
+
+    execution: Execution = "auto"
+    """Whether members without a path between them may run side by side, each with its share of `cpu_threads`; the first
+    never does. `auto` measures it at warm-up, for each batch size, and does so where it takes a tenth less time; that
+    makes start-up longer. `parallel` does so wherever deadlines allow, and `sequential` never. It needs cpu_threads
+    of 2 or more; on CUDA members run one after another. `GET /models` and the log say what came of it."""
 
     gpu_member_mib: Annotated[int, Field(ge=0)] = 0
     """Device memory that one member may take on a GPU, beside its weights, in MiB; 0 sets no bound. Bound it when other

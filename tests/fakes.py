@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
 
-from service.engine.cost import CostModel, MemberCost
+from service.engine.cost import CostModel, MemberCost, WaveCosts
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import Deadline
 from service.engine.profile import Profile
@@ -43,6 +43,36 @@ class TimedExecutor(CpuExecutor):
         self._clock.advance(self._seconds(step))
         self.steps.append(step)
         return super().run(step)
+
+
+class TimedLanes:
+    """Real members, as if `count` of them ran at once: a wave takes the seconds that the test says."""
+
+    def __init__(self, executor: TimedExecutor, clock: FakeClock, seconds: Callable[[Step], float], count: int) -> None:
+        self.count = count
+        self.unloaded: list[str] = []
+        self._executor, self._clock, self._seconds = executor, clock, seconds
+
+    def run(self, step: Step) -> Generator[Logits]:
+        self._executor.steps.append(step)
+        self._clock.advance(self._seconds(step))
+        for member in step.members:
+            yield CpuExecutor.run(self._executor, Step(step.model, member, step.tickets, step.rows))
+
+    def unload(self, model: str) -> None:
+        self.unloaded.append(model)
+
+
+class WideExecutor(TimedExecutor):
+    """Like its base, with lanes; `seconds` tells what a wave takes, too."""
+
+    def __init__(self, clock: FakeClock, seconds: Callable[[Step], float], count: int = 2) -> None:
+        super().__init__(clock, seconds)
+        self._timed_lanes = TimedLanes(self, clock, seconds, count)
+
+    @property
+    def lanes(self) -> Any:
+        return self._timed_lanes
 
 
 class HeldExecutor(CpuExecutor):
@@ -138,12 +168,25 @@ def profile(*accuracy: float, jumps: bool = False) -> Profile:
     )
 
 
-def costs(*seconds: float, model: str = "tiny/1", per_row: float = 0.0) -> CostModel:
-    """A cost model in which member k takes `seconds[k]`, and `per_row` more for each row after the first."""
+def costs(
+    *seconds: float,
+    model: str = "tiny/1",
+    per_row: float = 0.0,
+    wave_s: float | None = None,
+    lanes: int = 2,
+    forced: bool = False,
+) -> CostModel:
+    """A cost model in which member k takes `seconds[k]`, and `per_row` more for each row after the first.
+
+    With `wave_s`, all members but the first are a wave that takes so long on `lanes` lanes.
+    """
     model_costs = CostModel()
     sizes = (1, 2, 4, 8, 16, 32, 64)
-    model_costs.add(
-        model,
-        [MemberCost({n: [base + per_row * (n - 1)] for n in sizes}, safety=0.95) for base in seconds],
-    )
+    members = [MemberCost({n: [base + per_row * (n - 1)] for n in sizes}, safety=0.95) for base in seconds]
+    waves = None
+    if wave_s is not None:
+        wave = range(1, len(seconds))
+        durations = {wave: {n: [wave_s + per_row * (n - 1)] for n in sizes}}
+        waves = WaveCosts(members, durations, {wave: sizes}, lanes, 0.95, forced=forced)
+    model_costs.add(model, members, waves)
     return model_costs

@@ -1,4 +1,4 @@
-"""How long a member will take at a batch size: measured at warm-up, corrected online.
+"""How long a member, or several side by side, will take at a batch size: measured at warm-up, corrected online.
 
 For each member the model holds a *curve* (median duration at each rehearsed batch size, linear in between) and
 a window of recent *ratios* measured / curve. The prediction is the curve times a quantile of the ratios, so one
@@ -15,6 +15,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from service.engine.recent import RecentQuantile, at_quantile
+from service.engine.waves import makespan
 
 WINDOW_STEPS = 64
 """Steps that a prediction looks back on: enough for a 95 % quantile, few enough to follow drift."""
@@ -98,22 +99,105 @@ class MemberCost:
         return True
 
 
+class WaveCosts:
+    """Predicted durations of members of one model side by side: any that follow each other within a wave.
+
+    Whole waves are measured. For a part of one, the measured durations are scaled by the time that the part and the
+    whole would take on lanes that do not hinder each other; the part's own steps correct that.
+
+    Args:
+        members: of the model.
+        durations_s: for each wave that may be run, rehearsed durations by batch size.
+        used: for each of them, the rehearsed batch sizes at which it may be.
+        lanes: members that run at once.
+        safety: quantile of durations that predictions use.
+        forced: whether waves are to be run even where that seems slower.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[MemberCost],
+        durations_s: Mapping[range, Mapping[int, Sequence[float]]],
+        used: Mapping[range, Sequence[int]],
+        lanes: int,
+        safety: float,
+        *,
+        forced: bool = False,
+    ) -> None:
+        self._members = members
+        self._durations_s = durations_s
+        self._used = used
+        self._lanes = lanes
+        self._safety = safety
+        self.forced = forced
+        self._wave_of = {member: wave for wave in durations_s for member in wave}
+        self._parts: dict[tuple[int, int], MemberCost] = {}
+
+    def widest(self, member: int, rows: int) -> int:
+        """How many members may run side by side from `member` on, with `rows` rows; 1: it alone."""
+        wave = self._wave_of.get(member)
+        if wave is None:
+            return 1
+        sizes = self._members[member].rows
+        rehearsed = sizes[min(bisect_left(sizes, rows), len(sizes) - 1)]
+        return wave.stop - member if rehearsed in self._used[wave] else 1
+
+    def typical(self, member: int, width: int, rows: int) -> float:
+        """Median seconds at warm-up for `width` members side by side, from `member` on."""
+        return self._part(member, width).curve(rows)
+
+    def predict(self, member: int, width: int, rows: int, now: float) -> float:
+        """Seconds for `width` members side by side, from `member` on."""
+        return self._part(member, width).predict(rows, now)
+
+    def observe(self, member: int, width: int, rows: int, duration_s: float, now: float) -> None:
+        """Learn from a finished step."""
+        self._part(member, width).observe(rows, duration_s, now)
+
+    def _part(self, member: int, width: int) -> MemberCost:
+        part = self._parts.get((member, width))
+        if part is None:
+            wave = self._wave_of[member]
+            run = range(member, member + width)
+            part = self._parts[member, width] = MemberCost(
+                {
+                    rows: [duration * self._ideal(run, rows) / self._ideal(wave, rows) for duration in durations]
+                    for rows, durations in self._durations_s[wave].items()
+                },
+                self._safety,
+            )
+        return part
+
+    def _ideal(self, run: range, rows: int) -> float:
+        return makespan((self._members[member].curve(rows) for member in run), self._lanes)
+
+
 class CostModel:
     """Predicted durations of all members of all served models."""
 
     def __init__(self) -> None:
         self._members: dict[str, list[MemberCost]] = {}
+        self._waves: dict[str, WaveCosts] = {}
         self._each: dict[tuple[str, int], tuple[list[float], float]] = {}
 
-    def add(self, model: str, members: list[MemberCost]) -> None:
-        """Start to predict for a model's members."""
+    def add(self, model: str, members: list[MemberCost], waves: WaveCosts | None = None) -> None:
+        """Start to predict for a model's members, and for its waves if any are to be run."""
         self._members[model] = members
+        if waves is None:
+            self._waves.pop(model, None)
+        else:
+            self._waves[model] = waves
         self._each.clear()
 
     def remove(self, model: str) -> None:
         """Forget a model that has been unloaded."""
         self._members.pop(model, None)
+        self._waves.pop(model, None)
         self._each.clear()
+
+    def waves(self, model: str) -> WaveCosts | None:
+        """What waves of a model take; None if its members run one after another."""
+        return self._waves.get(model)
 
     def predict(self, model: str, member: int, rows: int, now: float) -> float:
         """Seconds for member `member` on `rows` rows."""

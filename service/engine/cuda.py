@@ -55,6 +55,8 @@ class DeviceExecutor:
 
     def __init__(self, provider: Provider = CUDA, device: str = "cuda") -> None:
         self.provider = provider[0]
+        # All sessions share one stream, on which nothing overlaps.
+        self.lanes = None
         self._provider, self._device = provider, device
         self._models: dict[str, _Model] = {}
         self._chunks: dict[str, list[ChunkMember]] = {}

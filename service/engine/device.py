@@ -19,19 +19,22 @@ log = logging.getLogger(__name__)
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def open_executor(device: Device, cpu_threads: int | None = None, member_memory_bytes: int = 0) -> Executor:
+def open_executor(
+    device: Device, cpu_threads: int | None = None, member_memory_bytes: int = 0, *, side_by_side: bool = False
+) -> Executor:
     """An executor on the wanted device; `auto` takes CUDA where it works and says why where it does not.
 
     Args:
         device: where members run.
         cpu_threads: threads of one member on the CPU; None leaves one core to others.
         member_memory_bytes: device memory of one member on CUDA; 0 leaves it unbounded.
+        side_by_side: whether waves may be run where the device can; on CUDA it cannot.
 
     Raises:
         DeviceUnavailable: `cuda` was asked for and cannot be had.
     """
     if device == "cpu":
-        return CpuExecutor(cpu_threads)
+        return CpuExecutor(cpu_threads, side_by_side=side_by_side)
     try:
         check_cuda()
     except DeviceUnavailable as reason:
@@ -39,7 +42,7 @@ def open_executor(device: Device, cpu_threads: int | None = None, member_memory_
             raise
         level = logging.WARNING if has_cuda_driver() else logging.INFO
         log.log(level, "running on the CPU: %s", reason)
-        return CpuExecutor(cpu_threads)
+        return CpuExecutor(cpu_threads, side_by_side=side_by_side)
     log.info("running on the CUDA device")
     return DeviceExecutor(cuda_provider(member_memory_bytes))
 

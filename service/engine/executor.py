@@ -5,11 +5,30 @@ One thread runs steps; sessions may be opened on another, so that requests do no
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Protocol
 
 from bundle import Bundle
 from service.engine.scheduler import Step
 from service.engine.ticket import Logits, Rows, Ticket
+
+
+class Lanes(Protocol):
+    """Runs the members of a wave side by side."""
+
+    count: int
+    """Members that run at once; those of a longer wave wait for their turn."""
+
+    def run(self, step: Step) -> Generator[Logits]:
+        """Run the step's members on the rows of its tickets: the logits of each, (rows, classes), in list order.
+
+        Each comes as soon as its member and those before it have ended, and leaves in the tickets what `Executor.run`
+        does. Where a member raises, the generator does so in its turn; when it has ended, raised or been closed,
+        nothing runs any more.
+        """
+
+    def unload(self, model: str) -> None:
+        """Free what a model holds here, if anything: its waves will not be run."""
 
 
 class Executor(Protocol):
@@ -21,6 +40,10 @@ class Executor(Protocol):
     @property
     def ungraphed(self) -> int:
         """Members that run without CUDA graphs on a device that has them; each has been warned of in the log."""
+
+    @property
+    def lanes(self) -> Lanes | None:
+        """Where waves run; None if members can only run one after another."""
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member, on any thread; steps of the model may come when it has returned.
@@ -38,7 +61,7 @@ class Executor(Protocol):
         """Let a settled ticket that is kept hold its own rows only, not the tensors of the whole steps it was in."""
 
     def run(self, step: Step) -> Logits:
-        """Run the step's member on the rows of its tickets, in their order: logits (rows, classes).
+        """Run the step's one member on the rows of its tickets, in their order: logits (rows, classes).
 
         Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
         none of them needs any more. Of a stream it runs one chunk, and stages what that gave. A step without tickets

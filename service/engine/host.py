@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from bundle import Bundle, InvalidBundle, Manifest
-from service.engine.cost import CostModel, MemberCost
+from service.engine.cost import CostModel, MemberCost, WaveCosts
 from service.engine.deadline import Clock
+from service.engine.execution import Execution, Verdict, hindrance, judge
 from service.engine.executor import Executor
 from service.engine.providers import first_line
+from service.engine.race import Race
 from service.engine.rehearsal import Rehearsal
 from service.engine.scheduler import Scheduler
 from service.engine.stream import stream_key
+from service.engine.waves import wide_waves
 from service.engine.worker import Worker, WorkerStopped
 
 log = logging.getLogger(__name__)
@@ -37,10 +40,18 @@ class Host:
         clock: times the runs.
         max_batch_rows: the largest batch to measure.
         safety: quantile of durations that predictions use.
+        execution: whether members may run side by side.
     """
 
     def __init__(
-        self, executor: Executor, worker: Worker, costs: CostModel, clock: Clock, max_batch_rows: int, safety: float
+        self,
+        executor: Executor,
+        worker: Worker,
+        costs: CostModel,
+        clock: Clock,
+        max_batch_rows: int,
+        safety: float,
+        execution: Execution,
     ) -> None:
         self.executor = executor
         self._worker = worker
@@ -48,6 +59,9 @@ class Host:
         self._clock = clock
         self._max_batch_rows = max_batch_rows
         self._safety = safety
+        self._execution = execution
+        self.verdicts: dict[str, Verdict] = {}
+        """Of each measured model, how its members run; belongs to the event loop."""
         self._turn = asyncio.Lock()
 
     async def load(self, model: str, bundle: Bundle) -> None:
@@ -86,20 +100,61 @@ class Host:
                 await self.measure(model, bundle.manifest)
 
     async def measure(self, model: str, manifest: Manifest) -> None:
-        """Time every member of a loaded model at every batch size, and its chunk graphs if it has some."""
-        costs = {model: await self._rehearse(model, len(manifest.members))}
-        if manifest.streaming:
-            costs[stream_key(model)] = await self._rehearse(stream_key(model), len(manifest.streaming))
+        """Time every member of a loaded model at every batch size; its waves, if they may be run, and chunk graphs too."""
+        costs = await self._rehearse(model, len(manifest.members))
+        verdict, waves = await self._race(model, manifest, costs)
+        lanes, streamed = self.executor.lanes, stream_key(model)
+        chunk_costs = await self._rehearse(streamed, len(manifest.streaming)) if manifest.streaming else None
 
         def serve() -> None:
-            for key, measured in costs.items():
-                self._costs.add(key, measured)
-                self._worker.serve(key, manifest)
+            if waves is None and lanes is not None:
+                lanes.unload(model)
+            self._costs.add(model, costs, waves)
+            self._worker.serve(model, manifest)
+            if chunk_costs is not None:
+                self._costs.add(streamed, chunk_costs)
+                self._worker.serve(streamed, manifest)
 
         await asyncio.wrap_future(self._worker.call(serve))
-        for key, measured in costs.items():
-            medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in measured)
-            log.info("measured %s: %s ms a member on one row", key, medians)
+        self.verdicts[model] = verdict
+        for key, measured in ((model, costs), (streamed, chunk_costs or [])):
+            if measured:
+                medians = ", ".join(f"{cost.curve(1) * 1e3:.3g}" for cost in measured)
+                log.info("measured %s: %s ms a member on one row", key, medians)
+        # Who has asked for waves and gets none should see it.
+        unheeded = self._execution == "parallel" and not verdict.parallel
+        log.log(logging.WARNING if unheeded else logging.INFO, "%s: %s", model, verdict.reason)
+        for wave in verdict.waves:
+            log.info("%s: %s", model, wave)
+
+    async def _race(self, model: str, manifest: Manifest, costs: list[MemberCost]) -> tuple[Verdict, WaveCosts | None]:
+        """How the members will run, and what waves take if any will."""
+        reason, lanes = hindrance(self._execution, manifest, self.executor), self.executor.lanes
+        if reason is not None or lanes is None:
+            return Verdict(reason or ""), None
+        races = [
+            Race(self.executor, lanes, model, wave, self._max_batch_rows, self._clock) for wave in wide_waves(manifest)
+        ]
+        for race in races:
+            await self._walk(race.advance)
+        verdict = judge(self._execution, races)
+        if not verdict.parallel:
+            return verdict, None
+        waves = WaveCosts(
+            costs,
+            {race.wave: race.durations_s for race in races},
+            {one.wave: one.used for one in verdict.waves},
+            lanes.count,
+            self._safety,
+            forced=self._execution == "parallel",
+        )
+        return verdict, waves
+
+    async def _walk(self, advance: Callable[[], float | None]) -> None:
+        """Measure run by run, beside the requests."""
+        by = self._clock.now()
+        while (ran_s := await asyncio.wrap_future(self._worker.call_spare(advance, by))) is not None:
+            by = self._clock.now() + PATIENCE * ran_s
 
     async def unload(self, model: str) -> None:
         """Free what a model holds; no request of it is in flight, though a cancelled one may be in the last step."""
@@ -113,10 +168,9 @@ class Host:
 
         # Messages are obeyed in order, between steps: whatever was submitted or cancelled before is through.
         await asyncio.wrap_future(self._worker.call(free))
+        self.verdicts.pop(model, None)
 
     async def _rehearse(self, key: str, members: int) -> list[MemberCost]:
         rehearsal = Rehearsal(self.executor, key, members, self._max_batch_rows, self._clock)
-        by = self._clock.now()
-        while (ran_s := await asyncio.wrap_future(self._worker.call_spare(rehearsal.advance, by))) is not None:
-            by = self._clock.now() + PATIENCE * ran_s
+        await self._walk(rehearsal.advance)
         return rehearsal.costs(self._safety)

@@ -10,9 +10,9 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -246,13 +246,16 @@ class Worker:
             # A rehearsal that was asked for before the model was unloaded.
             return
         started = self._clock.now()
-        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         for ticket in step.tickets:
             ticket.started = ticket.started or started
+        if step.width > 1:
+            self._run_wave(step, started)
+            return
+        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
         try:
             logits = self._executor.run(step)
-        except Exception:
-            self._recover(step)
+        except Exception as error:
+            self._recover(step, error)
             return
         finally:
             # However wrong the prediction was, nobody is refused because of a step that has ended.
@@ -260,22 +263,61 @@ class Worker:
         ended = self._clock.now()
         self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
-        failed = set(self._publish(step, logits))
+        failed = set(self._publish(step, step.member, logits))
         self._scheduler.fail(failed)
         self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
 
-    def _recover(self, step: Step) -> None:
-        """A step raised: run each of its requests alone, so that only those at fault lose the member."""
-        log.exception("member %d of %s failed on %d rows", step.member, step.model, step.rows)
+    def _run_wave(self, step: Step, started: float) -> None:
+        """Run members side by side, and publish each prefix when its member and those before it have ended."""
+        lanes, waves = self._executor.lanes, self._costs.waves(step.model)
+        assert lanes is not None and waves is not None, "only what was measured is run side by side"
+        self.busy_until = started + waves.predict(step.member, step.width, step.rows, started)
+        try:
+            failed, error = self._publish_each(step, lanes.run(step))
+        finally:
+            self.busy_until = 0.0
+        self._scheduler.fail(failed)
+        staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
+        if error is not None:
+            member = staying[0].depth if staying else step.member
+            self._recover(Step(step.model, member, staying, sum(ticket.rows for ticket in staying)), error)
+            return
+        ended = self._clock.now()
+        waves.observe(step.member, step.width, step.rows, ended - started, ended)
+        self._on_step(step, ended - started)
+        self._scheduler.complete(staying, ended)
+
+    def _publish_each(self, step: Step, outputs: Generator[Logits]) -> tuple[set[Ticket], Exception | None]:
+        """Publish what the members of a wave give, until one raises: who got no finite numbers, and what was raised.
+
+        Whoever is not among the former has published the prefix of all members before the one that raised.
+        """
+        failed: set[Ticket] = set()
+        # However this ends, the lanes must be free for the next step.
+        with closing(outputs):
+            for member in step.members:
+                try:
+                    logits = next(outputs)
+                except Exception as error:
+                    return failed, error
+                failed.update(self._publish(step, member, logits, failed))
+        return failed, None
+
+    def _recover(self, step: Step, error: Exception) -> None:
+        """A member raised: run it on each request alone, so that only those at fault lose it."""
+        log.error("member %d of %s failed on %d rows", step.member, step.model, step.rows, exc_info=error)
         if len(step.tickets) < 2:
             self._scheduler.fail(step.tickets)
             return
         for ticket in step.tickets:
             self._run(Step(step.model, step.member, (ticket,), ticket.rows))
 
-    def _publish(self, step: Step, logits: Logits) -> list[Ticket]:
-        """Hand each request its rows; returns those on whose rows the member gave no finite numbers."""
-        combine = self._manifests[step.model].members[step.member].combine
+    def _publish(self, step: Step, member: int, logits: Logits, without: Collection[Ticket] = ()) -> list[Ticket]:
+        """Hand each request but those `without` its rows of a member of the step.
+
+        Returns those on whose rows the member gave no finite numbers.
+        """
+        combine = self._manifests[step.model].members[member].combine
         finite = bool(np.isfinite(logits).all())
         answers: list[tuple[Ticket, Logits]] = []
         failed = []
@@ -283,16 +325,18 @@ class Worker:
         for ticket in step.tickets:
             own = logits[start : start + ticket.rows]
             start += ticket.rows
+            if ticket in without:
+                continue
             if finite or np.isfinite(own).all():
                 # A member that runs what it missed of a stream has no answer yet, or nobody to give it to.
-                if ticket.part is not None and not ticket.part.advance(step.member):
+                if ticket.part is not None and not ticket.part.advance(member):
                     continue
                 if ticket.in_arrears:
-                    ticket.depth = step.member + 1
+                    ticket.depth = member + 1
                 else:
-                    answers.append((ticket, ticket.publish(step.member, own, combine)))
+                    answers.append((ticket, ticket.publish(member, own, combine)))
             else:
-                log.warning("member %d of %s gave NaN or infinity", step.member, step.model)
+                log.warning("member %d of %s gave NaN or infinity", member, step.model)
                 failed.append(ticket)
         if answers:
             self._look_ahead(answers)

@@ -7,12 +7,13 @@ from fastapi import APIRouter, Request
 from bundle import BundleError, BundleNotFound
 from service.context import Context, context_of
 from service.deployments import Deployment
+from service.engine.execution import Verdict
 from service.engine.worker import WorkerStopped
 from service.errors import BadBundle, NoSuchBundle, ShuttingDown
 from service.repository import without_folder
 from service.routes.answering import check_open
 from service.routes.documented import problems
-from service.schemas import LoadFailure, MemberCard, ModelCard, ModelList
+from service.schemas import ExecutionCard, Heat, LoadFailure, MemberCard, ModelCard, ModelList, WaveCard
 
 router = APIRouter()
 
@@ -76,6 +77,7 @@ def _card(deployment: Deployment, context: Context) -> ModelCard:
         version=manifest.version,
         ready=context.ready,
         provider=context.host.executor.provider,
+        execution=_execution(context.host.verdicts.get(deployment.key), context),
         task=manifest.task,
         input=manifest.input,
         chunk_steps=manifest.chunk_steps,
@@ -94,4 +96,29 @@ def _card(deployment: Deployment, context: Context) -> ModelCard:
             for member in manifest.members
         ],
         prefixes=list(manifest.prefixes),
+    )
+
+
+def _execution(verdict: Verdict | None, context: Context) -> ExecutionCard | None:
+    if verdict is None:
+        return None
+    return ExecutionCard(
+        wanted=context.settings.execution,
+        parallel=verdict.parallel,
+        reason=verdict.reason,
+        waves=[
+            WaveCard(
+                members=list(one.wave),
+                heats=[
+                    Heat(
+                        rows=heat.rows,
+                        side_by_side_ms=round(heat.side_by_side_s * 1e3, 4),
+                        one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
+                        used=heat.rows in one.used,
+                    )
+                    for heat in one.heats
+                ],
+            )
+            for one in verdict.waves
+        ],
     )

@@ -29,6 +29,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch):
         ("PORT", "http"),
         ("PORT", "70000"),
         ("DEVICE", "tpu"),
+        ("EXECUTION", "concurrent"),
         ("MAX_ROWS", "0"),
         ("COST_QUANTILE", "1.5"),
         ("MODELS", "digits/latest"),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import MEMORY_S, MemberCost, batch_sizes
+from service.engine.cost import MEMORY_S, MemberCost, WaveCosts, batch_sizes
 from service.engine.recent import at_quantile
 
 
@@ -74,3 +74,24 @@ def test_a_rehearsal_that_was_wrong_by_ten_is_forgotten_within_tens_of_steps(wro
         cost.observe(1, 0.010, now=0.0)
     assert cost.predict(1, now=0.0) == pytest.approx(0.010)
     assert cost.curve(1) * cost.ratio == pytest.approx(0.010)
+
+
+def test_a_part_of_a_wave_takes_its_share_until_it_has_been_run():
+    members = [MemberCost({1: [0.01], 4: [0.02]}, 0.95) for _ in range(6)]
+    wave = range(1, 6)
+    waves = WaveCosts(members, {wave: {1: [0.036], 4: [0.06]}}, {wave: (1,)}, lanes=2, safety=0.95)
+    # Five members in three rounds, each a fifth longer than alone.
+    assert waves.predict(1, 5, 1, 0.0) == pytest.approx(0.036)
+    assert waves.predict(3, 2, 1, 0.0) == pytest.approx(0.012)
+    assert waves.predict(1, 3, 4, 0.0) == pytest.approx(0.04)
+    waves.observe(3, 2, 1, 0.024, 0.0)
+    assert waves.predict(3, 2, 4, 0.0) == pytest.approx(0.04)
+    assert waves.predict(1, 2, 1, 0.0) == pytest.approx(0.012)
+
+
+def test_a_wave_is_as_wide_as_it_may_be_at_that_batch_size():
+    members = [MemberCost({1: [0.01], 4: [0.02], 8: [0.03]}, 0.95) for _ in range(4)]
+    wave = range(1, 4)
+    waves = WaveCosts(members, {wave: {1: [0.01], 4: [0.02], 8: [0.09]}}, {wave: (1, 4)}, lanes=2, safety=0.95)
+    assert [waves.widest(member, 1) for member in range(4)] == [1, 3, 2, 1]
+    assert [waves.widest(1, rows) for rows in (2, 4, 5, 8, 9)] == [3, 3, 1, 1, 1]

@@ -178,7 +178,7 @@ def test_a_last_member_that_is_run_before_its_turn_gives_the_reference_answer(mo
     scheduler.admit(one, 0.0)
     for now in (0.0, 0.4):
         step = scheduler.next_step(now)
-        subject.worker._publish(step, subject.worker._executor.run(step))
+        subject.worker._publish(step, step.member, subject.worker._executor.run(step))
         scheduler.complete(step.tickets, now)
     assert step.member == 2
     *_, expected = running_average(bundle, one.inputs)

@@ -1,0 +1,76 @@
+"""One member on the CPU: numpy arrays in and out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import Bundle
+from service.engine.providers import CPU, open_member
+from service.engine.scheduler import Step
+from service.engine.ticket import Logits
+from service.engine.wiring import forget_unread, outputs_read_later
+
+Array = npt.NDArray[Any]
+Arrays = dict[str, Array]
+
+
+class CpuMember:
+    """One session, and which arrays go in and out of it."""
+
+    def __init__(self, bundle: Bundle, index: int, threads: int) -> None:
+        self._session = open_member(bundle, index, CPU, threads)
+        member = bundle.manifest.members[index]
+        self._index = index
+        self._links = member.connections
+        self._kept = outputs_read_later(bundle.manifest.members, index)
+        self._forgotten = forget_unread(bundle.manifest.members, index)
+        self.logits = member.logits
+        self._fetched = [member.logits, *(name for name in self._kept if name != member.logits)]
+        names = {edge.name for edge in self._session.get_inputs()}
+        self._input = bundle.manifest.input if bundle.manifest.input.name in names else None
+
+    def run(self, step: Step) -> Logits:
+        """Run on the rows of the step's tickets; see `Executor.run`."""
+        outputs = self.compute(self.feed(step), whole=bool(step.tickets))
+        self.hand_out(step, outputs)
+        logits: Logits = outputs[self.logits]
+        return logits
+
+    def feed(self, step: Step) -> Arrays:
+        """What the session reads, by name: the rows of the step's tickets, or zeros if it has none."""
+        if not step.tickets:
+            edges = [(link.input, link.shape, link.dtype) for link in self._links]
+            if self._input is not None:
+                edges.append((self._input.name, self._input.shape, self._input.dtype))
+            return {name: np.zeros((step.rows, *shape), dtype) for name, shape, dtype in edges}
+        feed = {
+            link.input: _stack([ticket.activations[link.from_member, link.from_output] for ticket in step.tickets])
+            for link in self._links
+        }
+        if self._input is not None:
+            feed[self._input.name] = _stack([ticket.inputs for ticket in step.tickets])
+        return feed
+
+    def compute(self, feed: Arrays, *, whole: bool) -> Arrays:
+        """The outputs by name, on any thread: the logits, and if `whole` what later members read."""
+        names = self._fetched if whole else self._fetched[:1]
+        return dict(zip(names, self._session.run(names, feed), strict=True))
+
+    def hand_out(self, step: Step, outputs: Arrays) -> None:
+        """Leave each ticket its rows of what later members read, and take from it what none reads any more."""
+        start = 0
+        for ticket in step.tickets:
+            rows = slice(start, start + ticket.rows)
+            for name in self._kept:
+                ticket.activations[self._index, name] = outputs[name][rows]
+            for key in self._forgotten:
+                del ticket.activations[key]
+            start += ticket.rows
+
+
+def _stack(parts: list[Array]) -> Array:
+    """Rows of all parts, one under the other; a single part is passed on without a copy."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

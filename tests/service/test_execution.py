@@ -1,0 +1,135 @@
+"""Members side by side, through the whole application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bundle import Bundle
+from bundle.reference import running_average
+from service.app import create_app
+from service.client import AnytimeClient
+from service.engine import scheduler
+from service.engine.cuda import DeviceExecutor
+from service.engine.providers import CPU
+from service.engine.scheduler import Step
+from service.schemas import ExecutionCard
+from service.settings import Settings
+from tests.fakes import FakeClock, WideExecutor
+from tests.service.server import Server, serving
+from tests.tiny import samples
+from tests.tiny_dag import write_dag
+
+MEMBER_S = 10.0
+"""What a member takes on the fake clock: far more than anything takes in truth, so that no real delay matters."""
+
+
+@pytest.fixture
+def apart(models: Path) -> Bundle:
+    return write_dag(models, [[], [], [], []])
+
+
+def settings(models: Path, **changes: Any) -> Settings:
+    return Settings(models_dir=models, device="cpu", max_batch_rows=8, reserve_ms=1000.0, **changes)
+
+
+def execution(client: AnytimeClient) -> ExecutionCard:
+    (card,) = client.models()
+    assert card.execution is not None
+    return card.execution
+
+
+def waves_run(server: Server) -> dict[str, float]:
+    """Steps of each run of members side by side; those of the service's own warm-up count too."""
+    series = server.context.metrics.registry.get_sample_value
+    labels = [{"model": "tiny/1", "member": members} for members in ("1-2", "1-3", "2-3")]
+    return {one["member"]: series("anytime_member_duration_seconds_count", one) or 0 for one in labels}
+
+
+@pytest.mark.parametrize("limit", [None, 1, 3])
+def test_forced_waves_give_the_reference_prefix(apart: Bundle, models: Path, limit: int | None):
+    x = samples(3)
+    app = create_app(settings(models, execution="parallel", cpu_threads=2))
+    with serving(app) as server, AnytimeClient(server.url) as client:
+        card = execution(client)
+        assert (card.wanted, card.parallel) == ("parallel", True)
+        assert [wave.members for wave in card.waves] == [[1, 2, 3]]
+        assert [(heat.rows, heat.used) for heat in card.waves[0].heats] == [(rows, True) for rows in (1, 2, 4, 8)]
+        before = waves_run(server)
+        answer = client.predict(x, max_members=limit, outputs=["logits"])
+        after = waves_run(server)
+    assert {members for members in after if after[members] > before[members]} == {None: {"1-3"}, 1: set(), 3: {"1-2"}}[
+        limit
+    ]
+    assert answer.members_used == (limit or 4)
+    logits = np.array([one.logits for one in answer.predictions])
+    np.testing.assert_allclose(logits, list(running_average(apart, x))[answer.members_used - 1], atol=1e-5)
+
+
+def takes(wave_s: float) -> Callable[[Step], float]:
+    return lambda step: wave_s if step.width > 1 else MEMBER_S
+
+
+@pytest.mark.parametrize(
+    ("wanted", "wave_s", "parallel", "members"),
+    [
+        ("auto", MEMBER_S, True, 4),
+        ("auto", 2.9 * MEMBER_S, False, 2),
+        ("sequential", MEMBER_S, False, 2),
+    ],
+)
+def test_within_one_deadline_a_wave_reaches_deeper_where_it_is_faster(
+    apart: Bundle,
+    models: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wanted: str,
+    wave_s: float,
+    parallel: bool,
+    members: int,
+):
+    # A rehearsal between decision and answer would move the clock by a member's duration.
+    monkeypatch.setattr(scheduler, "REHEARSAL_INTERVAL_S", 1e6)
+    clock = FakeClock()
+    executor = WideExecutor(clock, takes(wave_s), count=3)
+    app = create_app(settings(models, execution=wanted), executor=executor, clock=clock)
+    with serving(app) as server, AnytimeClient(server.url) as client:
+        card = execution(client)
+        answer = client.predict(samples(1), deadline_ms=(2 * MEMBER_S + 1.5) * 1e3)
+    assert (card.wanted, card.parallel) == (wanted, parallel)
+    assert ("one after another" in card.reason) != parallel
+    assert executor.lanes.unloaded == ([] if parallel else ["tiny/1"]), "what is not used holds no memory"
+    assert answer.members_used == members
+    if wanted == "auto":
+        heats = [(heat.rows, heat.side_by_side_ms, heat.one_by_one_ms, heat.used) for heat in card.waves[0].heats]
+        assert heats == [(rows, wave_s * 1e3, 3 * MEMBER_S * 1e3, parallel) for rows in (1, 2, 4, 8)]
+
+
+def test_a_device_that_cannot_says_so(apart: Bundle, models: Path, caplog: pytest.LogCaptureFixture):
+    executor = DeviceExecutor(CPU, "cpu")
+    executor.provider = "CUDAExecutionProvider"
+    app = create_app(settings(models, execution="parallel"), executor=executor)
+    with caplog.at_level(logging.WARNING), serving(app) as server, AnytimeClient(server.url) as client:
+        card = execution(client)
+        assert client.predict(samples(2)).members_used == 4
+    assert (card.wanted, card.parallel, card.waves) == ("parallel", False, [])
+    assert "CUDAExecutionProvider" in card.reason
+    assert [record.getMessage() for record in caplog.records if "one after another" in record.getMessage()] == [
+        f"tiny/1: {card.reason}"
+    ]
+
+
+def test_a_version_that_is_loaded_later_is_judged_too(apart: Bundle, models: Path):
+    with (
+        serving(create_app(settings(models, execution="parallel", cpu_threads=2))) as server,
+        AnytimeClient(server.url) as client,
+    ):
+        write_dag(models, [[], [0], [1]])
+        card = client.load("tiny").execution
+        assert card is not None
+        assert (card.parallel, card.waves) == (False, [])
+        assert client.predict(samples(1)).members_used == 3
