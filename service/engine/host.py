@@ -100,7 +100,7 @@ class Host:
                 await self.measure(model, bundle.manifest)
 
     async def measure(self, model: str, manifest: Manifest) -> None:
-        """Time every member of a loaded model at every batch size; its waves, if they may be run, and chunk graphs too."""
+        """Time every member of a loaded model at every batch size; waves, if they may be run, and chunk graphs too."""
         costs = await self._rehearse(model, len(manifest.members))
         verdict, waves = await self._race(model, manifest, costs)
         lanes, streamed = self.executor.lanes, stream_key(model)
