@@ -203,6 +203,24 @@ def test_the_committed_document_is_what_its_results_give(tmp_path: Path):
     assert written == (ROOT / "docs" / DOCUMENT).read_text()
 
 
+def test_a_result_of_other_settings_than_the_recipes_is_told(tmp_path: Path):
+    recorder = Recorder()
+    recorder.run(tmp_path, 1)
+    assert "other settings" not in render(tmp_path, [recorder.experiment]).read_text()
+    recorder.run(tmp_path, 1, "epochs=7")
+    assert "other settings than the recipe has now: digits." in render(tmp_path, [recorder.experiment]).read_text()
+
+
+def test_figure_2_has_no_arm_twice():
+    names = {name: [arm.name for arm in EXPERIMENTS[f"figure2-{name}"].arms] for name in ("digits", "cube")}
+    assert len(names["digits"]) == 7
+    assert names["digits"][1] == figure2.REFINED
+    unrefined = dataclasses.replace(DIGITS, refine_epochs=0)
+    assert figure2.own_arm(unrefined) == figure2.GREEDY
+    assert figure2.own_arm(dataclasses.replace(unrefined, connection="none")) == figure2.REWEIGHTED
+    assert all(len(set(arms)) == len(arms) for arms in names.values())
+
+
 def test_spread_and_tables():
     assert (spread([]), spread([1.5]), spread([1.0, 3.0])) == ("—", "1.50", "2.00 ± 1.41")
     assert percent([0.5, 0.5], 0) == "50 ± 0"

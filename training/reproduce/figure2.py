@@ -81,7 +81,16 @@ def report(cells: Sequence[Cell]) -> str:
         if cell.values["stopped"]
     ]
     tables = [markdown(header, _rows(series)), markdown(gaps, _gaps(series, own))]
-    return "\n\n".join([PAPERS_NUMBERS, THE_PICTURE, tables[0], _GAPS_EXPLAINED, tables[1], *stops])
+    return "\n\n".join(
+        [
+            PAPERS_NUMBERS,
+            f"{THE_PICTURE} The recipe's own settings are those of the arm {own!r}.",
+            tables[0],
+            _GAPS_EXPLAINED,
+            tables[1],
+            *stops,
+        ]
+    )
 
 
 _GAPS_EXPLAINED = "Points of accuracy, paired by seed:"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from training.recipes import RECIPES
 from training.reproduce.experiment import Cell, Experiment
 from training.reproduce.store import Store
 
@@ -48,7 +49,7 @@ def _section(docs: Path, experiment: Experiment, cells: Sequence[Cell]) -> str:
     picture = picture_path(docs, experiment)
     drawn = f"![{experiment.summary}]({RESULTS}/{picture.name})\n\n" if picture.is_file() else ""
     heading = f"## {experiment.name}\n\n{experiment.summary[0].upper()}{experiment.summary[1:]}.\n\n"
-    return f"{heading}{drawn}{experiment.report(cells)}\n\n{_provenance(cells)}\n"
+    return f"{heading}{drawn}{experiment.report(cells)}\n\n{_provenance(cells)}{_aged(experiment, cells)}\n"
 
 
 def _provenance(cells: Sequence[Cell]) -> str:
@@ -57,6 +58,18 @@ def _provenance(cells: Sequence[Cell]) -> str:
     hardware = "; ".join(_distinct(cell.hardware for cell in cells))
     minutes = sum(cell.seconds for cell in cells) / 60
     return f"{commands}; {len(cells)} runs, {minutes:.0f} minutes on {hardware}; commit {commits}."
+
+
+def _aged(experiment: Experiment, cells: Sequence[Cell]) -> str:
+    """Which recipes are no longer what was measured; nothing where all are."""
+    arms = {(arm.recipe, arm.name): arm for arm in experiment.arms}
+    aged = _distinct(
+        cell.recipe
+        for cell in cells
+        if (arm := arms.get((cell.recipe, cell.arm)))
+        and arm.settings(RECIPES[cell.recipe].config.override([f"seed={cell.seed}"])).record() != cell.config
+    )
+    return f" Measured under other settings than the recipe has now: {', '.join(aged)}." if aged else ""
 
 
 def _distinct(values: Iterable[str]) -> list[str]:
