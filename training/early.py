@@ -107,16 +107,16 @@ def steps_of(network: StagedNetwork, taps: Sequence[Tensor]) -> Tensor:
 
 
 def look(network: RecurrentNetwork, split: Split, every: int) -> Array:
-    """Logits (N, K, L) of a single network after each `every` steps of raw sequences."""
+    """Logits (N, K, L) of a single network after each `every` steps of raw sequences, which are whole frames."""
     device = next(network.parameters()).device
     _, taps = Features(torch.from_numpy(split.x).to(device)).evaluate(network, ())
     with torch.no_grad():
         logits_NTL = network.logits_of_steps(taps)
-    return logits_NTL[:, every - 1 :: every].cpu().numpy()
+    return logits_NTL[:, _frames(network, every)].cpu().numpy()
 
 
 def look_ensemble(ensemble: Ensemble, split: Split, every: int) -> list[Array]:
-    """For each prefix its running average (N, K, L) after each `every` steps."""
+    """For each prefix its running average (N, K, L) after each `every` steps, which are whole frames."""
     device = ensemble.train.x.device
     features, averages = Features(torch.from_numpy(split.x).to(device)), list[Array]()
     total: Array = np.zeros(1, np.float32)
@@ -124,9 +124,18 @@ def look_ensemble(ensemble: Ensemble, split: Split, every: int) -> list[Array]:
         _, taps = features.evaluate(member.network, member.sources)
         features.add(index, taps)
         with torch.no_grad():
-            total = total + steps_of(member.network, [tap[:, every - 1 :: every] for tap in taps]).cpu().numpy()
+            looked_at = [tap[:, _frames(member.network, every)] for tap in taps]
+            total = total + steps_of(member.network, looked_at).cpu().numpy()
         averages.append(total / np.float32(index + 1))
     return averages
+
+
+def _frames(network: StagedNetwork, every: int) -> slice:
+    """Which frames end where somebody looks."""
+    frame = network.frame if isinstance(network, RecurrentNetwork) else 1
+    if every % frame:
+        raise BadConfig(f"A network that reads {frame} steps at once cannot be looked at after every {every}.")
+    return slice(every // frame - 1, None, every // frame)
 
 
 def choose_threshold(logits_NKL: Array, y: Array, tolerance: float = TOLERANCE) -> float:

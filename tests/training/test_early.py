@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +36,12 @@ def sequences(size: int, seed: int) -> Split:
     return Split(x.astype(np.float32), y)
 
 
-def game(folder: Path, **changes) -> Game:
+def game(folder: Path, classes: Sequence[Recurrent] = (CLASS,), **changes) -> Game:
     parts = {name: sequences(size, size) for name, size in {"train": 120, "validation": 60, "test": 61}.items()}
     logits = Logits(**{name: 4 * np.eye(3)[split.y] for name, split in parts.items()})
     config = dataclasses.replace(CONFIG, **{**SETTINGS, **changes})
     data = Data(**parts, classes=("a", "b", "c"), sequences=True)
-    return game_of(logits, data, [CLASS], config, Checkpoint(folder / "c", "x"), Quiet())
+    return game_of(logits, data, classes, config, Checkpoint(folder / "c", "x"), Quiet())
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +124,21 @@ def test_ernn_learns_labels_at_every_step(tmp_path: Path):
     assert row == measure_early(logits_NKL, started.data.test.y, row.threshold, every=3)
     again = look(ernn(started, CLASS), started.data.test, every=3)
     np.testing.assert_array_equal(again, logits_NKL)
+
+
+def test_frames_are_looked_at_where_they_end(tmp_path: Path):
+    started = game(tmp_path, classes=[Recurrent(cell="gru", widths=(4,), frame=2)])
+    outcome = run_rounds(started)
+    (*_, looks) = look_ensemble(outcome.ensemble, started.data.validation, every=2)
+    assert looks.shape == (60, STEPS // 2, 3)
+    average_NL = outcome.ensemble.S_validation_NL / 2 + outcome.ensemble.teacher_validation_NL
+    np.testing.assert_allclose(looks[:, -1], average_NL.numpy(), atol=1e-4)
+    changed = Split(started.data.validation.x.copy(), started.data.validation.y)
+    changed.x[:, 4:] = 7
+    np.testing.assert_array_equal(look_ensemble(outcome.ensemble, changed, every=2)[-1][:, :2], looks[:, :2])
+    assert look(outcome.ensemble.members[0].network, changed, every=6).shape == (60, 1, 3)
+    with pytest.raises(BadConfig, match="reads 2 steps at once cannot be looked at after every 3"):
+        look_ensemble(outcome.ensemble, changed, every=3)
 
 
 def test_only_recurrent_members_answer_after_every_step(tmp_path: Path):
