@@ -106,7 +106,8 @@ def turned(x: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArr
     turns = Rotation.from_rotvec(angles * axes / np.linalg.norm(axes, axis=1, keepdims=True)).as_matrix()
     vectors = x.reshape(len(x), STEPS, UNITS, SENSORS, AXES).transpose(0, 2, 1, 3, 4).reshape(count, -1, AXES)
     measured = vectors @ turns.astype(np.float32).transpose(0, 2, 1)
-    return measured.reshape(len(x), UNITS, STEPS, -1).transpose(0, 2, 1, 3).reshape(x.shape)
+    result: npt.NDArray[np.float32] = measured.reshape(len(x), UNITS, STEPS, -1).transpose(0, 2, 1, 3).reshape(x.shape)
+    return result
 
 
 def permuted_subjects(seed: int) -> npt.NDArray[np.int64]:
