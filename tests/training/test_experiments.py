@@ -273,6 +273,27 @@ def test_table_1_of_your_own_sequences_stands_beside_the_others(tmp_path: Path, 
     assert all(f"| {name}" in rows for name in ("steps", "tones"))
 
 
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("family=auto", "Table 1 is about recurrent members, and conv-3 is none: use family=lstm or gru."),
+        ("frame_steps=2", "frame_steps=2 is for the families lstm and gru, not for convolutional."),
+        ("frame_steps=0", "frame_steps=0 must be at least 1."),
+    ],
+)
+def test_sequences_of_another_family_are_one_sentence_before_any_training(
+    assignment: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    parts = {f"{part}_x": np.zeros((30, 8, 2), np.float32) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **parts, **{f"{part}_y": np.arange(30) % 3 for part in ("train", "test")})
+    given = [f"data={tmp_path / 'mine.npz'}", "member_widths=3", assignment]
+    arguments = [part for setting in given for part in ("--set", setting)]
+    docs = tmp_path / "docs"
+    assert main(["reproduce", "table1", "--recipe", "npz", "--docs", str(docs), *arguments]) == 2
+    assert capsys.readouterr().err == f"train-ensemble: {sentence}\n"
+    assert not list(docs.rglob("teacher-*"))
+
+
 def test_your_own_sequences_are_run_on_request_only():
     assert {arm.recipe for arm in Plan(1).arms(table1.EXPERIMENT)} == {"dsa19", "google13"}
     assert {arm.recipe for arm in Plan(1, "npz").arms(table1.EXPERIMENT)} == {"npz"}

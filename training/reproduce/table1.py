@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ def judged_at_every_step(config: RecipeConfig) -> RecipeConfig:
 
 def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
     """The whole ensemble."""
-    with bench.game(config) as game:
+    with _game(bench, config) as game:
         ensemble, every = arms.decompose(game).ensemble, _every(bench, game)
         validation, test = (
             look_ensemble(ensemble, split, every)[-1] for split in (game.data.validation, game.data.test)
@@ -62,13 +63,13 @@ def run_bdistil(bench: Bench, config: RecipeConfig) -> Values:
 
 def run_same_width(bench: Bench, config: RecipeConfig) -> Values:
     """One network of a member's class."""
-    with bench.game(config) as game:
+    with _game(bench, config) as game:
         return _ernn(game, _class(game), _every(bench, game))
 
 
 def run_same_cost(bench: Bench, config: RecipeConfig) -> Values:
     """One network as wide as the FLOPs of the whole ensemble allow."""
-    with bench.game(config) as game:
+    with _game(bench, config) as game:
         widest = within(game, _class(game), arms.budgets_of(game)[-1])
         return _ernn(game, dataclasses.replace(_class(game), widths=_widths(widest)), _every(bench, game))
 
@@ -93,10 +94,18 @@ def _mistakes(logits_NL: Array, data: Data) -> Values:
     return {f"{data.classes[true]} for {data.classes[given]}": count / len(given_N) for (true, given), count in most}
 
 
+def _game(bench: Bench, config: RecipeConfig) -> AbstractContextManager[Game]:
+    """A game of recurrent members; others are refused before a teacher is trained."""
+    model_class = bench.prepared.classes[0]
+    if not isinstance(model_class, Recurrent):
+        raise BadConfig(f"Table 1 is about recurrent members, and {model_class.name} is none: use family=lstm or gru.")
+    return bench.game(config)
+
+
 def _class(game: Game) -> Recurrent:
     model_class = game.classes[0]
     if not isinstance(model_class, Recurrent):
-        raise BadConfig(f"Table 1 is about recurrent members, and {model_class.name} is none.")
+        raise TypeError("the members of Table 1 are recurrent")
     return model_class
 
 
