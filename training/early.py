@@ -5,7 +5,8 @@ against what is known of the whole sequence; its mean over batch and steps is L_
 for that, B-DISTIL the teacher's logits at the end.
 
 A sequence is looked at after every chunk of steps and leaves at the first look whose largest probability reaches a
-threshold, or else at the end. The threshold is fixed on validation samples.
+threshold, or else at the end. The threshold is fixed on validation samples, and so is a temperature for each look:
+what learnt from a teacher's logits is as sure as those are, early and late, and one threshold is for all looks.
 
 Shape suffixes: N samples, T steps, K looks, L labels.
 """
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from training.calibrate import fit_temperature
 from training.config import Config, Steps
 from training.data import Data, Split
 from training.ensemble import Ensemble, Features
@@ -152,7 +154,7 @@ def choose_threshold(logits_NKL: Array, y: Array, tolerance: float = TOLERANCE) 
 
 
 def early_row(data: Data, validation_NKL: Array, test_NKL: Array, every: int) -> Early:
-    """The row of Table 1 for one model: its threshold fixed on the validation part, everything else from the test part.
+    """The row of Table 1 for one model, from the test part; its temperatures and threshold are fixed on validation.
 
     Args:
         data: whose labels are compared with.
@@ -160,7 +162,14 @@ def early_row(data: Data, validation_NKL: Array, test_NKL: Array, every: int) ->
         test_NKL: the same on the test part.
         every: steps between two looks.
     """
-    return measure_early(test_NKL, data.test.y, choose_threshold(validation_NKL, data.validation.y), every)
+    temperatures_K1 = temperatures(validation_NKL, data.validation.y)[:, None]
+    threshold = choose_threshold(validation_NKL / temperatures_K1, data.validation.y)
+    return measure_early(test_NKL / temperatures_K1, data.test.y, threshold, every)
+
+
+def temperatures(logits_NKL: Array, y: Array) -> Array:
+    """(K,): for each look the temperature that makes its probabilities believable, see :mod:`training.calibrate`."""
+    return np.array([fit_temperature(logits_NKL[:, look], y) for look in range(logits_NKL.shape[1])])
 
 
 def measure_early(logits_NKL: Array, y: Array, threshold: float, every: int) -> Early:

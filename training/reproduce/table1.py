@@ -135,14 +135,14 @@ def _data(cell: Cell) -> str:
     return str(cell.config["name"]) if cell.recipe == YOURS else cell.recipe
 
 
-_EXPLANATION = """A sequence leaves at the first look at which the largest probability reaches a threshold, which is
-fixed on validation for each method and seed. "Left" is the share that has left by then, "acc." the accuracy when those
-keep their answer and all others wait for the end; at 100 % it is that of the last step, without threshold. The paper's
-E-RNN row of Google-13 is copied from Dennis et al. (2018), whose table has these accuracies at 55 and 75 % of the steps
-under a hidden size of 32, and 92.43 under 64: two models, so it is no target. How DSA-19's persons were split there is
-not known; here the seed draws four to train on, two to choose on, two to test on. Rows of other data are a user's own
-sequences (`--recipe npz --set data=FILE.npz --set name=NAME`). What was tried, and what the limit seems to be, is in
-[recurrent.md](recurrent.md)."""
+_EXPLANATION = """A sequence leaves at the first look at which the largest probability reaches a threshold. The
+threshold, and the temperature of each look, are fixed on validation for each method and seed. "Left" is the share that
+has left by then, "acc." the accuracy when those keep their answer and all others wait for the end; at 100 % it is that
+of the last step, without threshold. The paper's E-RNN row of Google-13 is copied from Dennis et al. (2018), whose
+table has these accuracies at 55 and 75 % of the steps under a hidden size of 32, and 92.43 under 64: two models, so it
+is no target. How DSA-19's persons were split there is not known; here the seed draws four to train on, two to choose
+on, two to test on. Rows of other data are a user's own sequences (`--recipe npz --set data=FILE.npz --set name=NAME`).
+What was tried, and what the limit seems to be, is in [recurrent.md](recurrent.md)."""
 _FORCED = "Accuracy in % when everybody must be answered after that share of the steps:"
 
 
