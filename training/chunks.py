@@ -20,10 +20,10 @@ from training.ensemble import Ensemble, TrainedMember
 from training.errors import BadConfig
 from training.export import (
     EXAMPLE_BATCH,
-    EXAMPLE_STEPS,
     LOGITS,
     PARITY_BATCHES,
     compare,
+    example,
     set_steps,
     strip,
     to_onnx,
@@ -48,13 +48,19 @@ def check_chunks(config: Config, classes: Sequence[ModelClass], shape: tuple[int
     """Whether what `chunk_steps` asks for can be had.
 
     Raises:
-        BadConfig: members that are not recurrent, or chunks that do not fill the sequence.
+        BadConfig: members that are not recurrent, or chunks that do not fill the sequence or are no whole frames.
     """
     if not config.chunk_steps:
         return
-    other = next((model_class for model_class in classes if not isinstance(model_class, Recurrent)), None)
-    if other is not None:
-        raise BadConfig(f"chunk_steps={config.chunk_steps} is for recurrent members only, and {other.name} is none.")
+    for model_class in classes:
+        if not isinstance(model_class, Recurrent):
+            name = model_class.name
+            raise BadConfig(f"chunk_steps={config.chunk_steps} is for recurrent members only, and {name} is none.")
+        if config.chunk_steps % model_class.frame:
+            raise BadConfig(
+                f"chunk_steps={config.chunk_steps} must be a multiple of the {model_class.frame} steps that "
+                f"{model_class.name} reads at once."
+            )
     if shape[0] % config.chunk_steps:
         raise BadConfig(f"chunk_steps={config.chunk_steps} must divide the {shape[0]} steps of a sequence.")
 
@@ -94,27 +100,25 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, steps: int, *
         raise TypeError("only recurrent members have chunk graphs")
     x = ensemble.validation.x[: max(PARITY_BATCHES)].cpu()
     links = [tap.cpu() for stage in ensemble.validation.read(member.sources, slice(0, len(x))) for tap in stage]
-    connections = _connections(network, member.sources, links, steps)
+    connections = _connections(network, member.sources, links, steps // network.frame)
     states = _states(network)
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(len(network.stages) if taps else 0))]
+    few, few_links = example(network, x, links)
     model = to_onnx(
         _FlatChunk(network, len(member.sources), taps=taps).eval(),
-        x[:EXAMPLE_BATCH, :EXAMPLE_STEPS],
-        [
-            *(link[:EXAMPLE_BATCH, :EXAMPLE_STEPS] for link in links),
-            *(torch.zeros(EXAMPLE_BATCH, *state.shape) for state in states),
-        ],
+        few,
+        [*few_links, *(torch.zeros(EXAMPLE_BATCH, *state.shape) for state in states)],
         [*(link.input for link in connections), *(state.input for state in states)],
         [*outputs, *(state.output for state in states)],
     )
-    set_steps(model, steps)
+    set_steps(model, steps, network.frame)
     graph = ChunkGraph(strip(model), connections, states, tuple(_edge(network, name, steps) for name in outputs))
     _check_parity(f"chunk of member {index}", graph, network, x, links)
     return graph
 
 
 def _connections(
-    network: RecurrentNetwork, sources: Sequence[int], links: Sequence[Tensor], steps: int
+    network: RecurrentNetwork, sources: Sequence[int], links: Sequence[Tensor], frames: int
 ) -> tuple[Connection, ...]:
     read = [(source, f"stage_{stage}") for stage in range(len(network.stages)) for source in sources]
     return tuple(
@@ -123,7 +127,7 @@ def _connections(
             from_member=source,
             from_output=tap,
             dtype="float32",
-            shape=(steps, link.shape[-1]),
+            shape=(frames, link.shape[-1]),
         )
         for (source, tap), link in zip(read, links, strict=True)
     )
@@ -143,7 +147,7 @@ def _edge(network: RecurrentNetwork, name: str, steps: int) -> Edge:
     if name == LOGITS:
         return Edge(name=name, dtype="float32", shape=(network.labels,))
     stage = int(name.removeprefix("stage_"))
-    return Edge(name=name, dtype="float32", shape=(steps, network.widths[stage]))
+    return Edge(name=name, dtype="float32", shape=(steps // network.frame, network.widths[stage]))
 
 
 def _check_parity(
@@ -162,10 +166,11 @@ def _check_parity(
         states = {state.input: torch.zeros(len(x), *state.shape).numpy() for state in graph.states}
         for end in range(steps, samples.shape[1] + 1, steps):
             now = slice(end - steps, end)
-            fed = {link.input: value[:, now].numpy() for link, value in zip(graph.connections, taken, strict=True)}
+            frames = slice(now.start // network.frame, now.stop // network.frame)
+            fed = {link.input: value[:, frames].numpy() for link, value in zip(graph.connections, taken, strict=True)}
             found = dict(zip(names, session.run(names, {"x": x[:, now].numpy(), **fed, **states}), strict=True))
             states = {state.input: found[state.output] for state in graph.states}
             where = f"{who} at batch size {size} after {end} steps"
-            compare(where, logits_NTL[:, end - 1].numpy(), found[LOGITS])
+            compare(where, logits_NTL[:, frames.stop - 1].numpy(), found[LOGITS])
             for tap, edge in zip(taps, graph.outputs[1:], strict=False):
-                compare(where, tap[:, now].numpy(), found[edge.name])
+                compare(where, tap[:, frames].numpy(), found[edge.name])

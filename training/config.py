@@ -27,6 +27,7 @@ MINIMUM = {
     "batch_size": 2,
     "weight_decay": 0,
     "chunk_steps": 0,
+    "frame_steps": 1,
     "teacher_epochs": 1,
     "teacher_blocks": 1,
     "member_blocks": 1,

@@ -5,7 +5,8 @@ against what is known of the whole sequence; its mean over batch and steps is L_
 for that, B-DISTIL the teacher's logits at the end.
 
 A sequence is looked at after every chunk of steps and leaves at the first look whose largest probability reaches a
-threshold, or else at the end. The threshold is fixed on validation samples.
+threshold, or else at the end. The threshold is fixed on validation samples, and so is a temperature for each look:
+what learnt from a teacher's logits is as sure as those are, early and late, and one threshold is for all looks.
 
 Shape suffixes: N samples, T steps, K looks, L labels.
 """
@@ -21,6 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from training.calibrate import fit_temperature
 from training.config import Config, Steps
 from training.data import Data, Split
 from training.ensemble import Ensemble, Features
@@ -107,16 +109,16 @@ def steps_of(network: StagedNetwork, taps: Sequence[Tensor]) -> Tensor:
 
 
 def look(network: RecurrentNetwork, split: Split, every: int) -> Array:
-    """Logits (N, K, L) of a single network after each `every` steps of raw sequences."""
+    """Logits (N, K, L) of a single network after each `every` steps of raw sequences, which are whole frames."""
     device = next(network.parameters()).device
     _, taps = Features(torch.from_numpy(split.x).to(device)).evaluate(network, ())
     with torch.no_grad():
         logits_NTL = network.logits_of_steps(taps)
-    return logits_NTL[:, every - 1 :: every].cpu().numpy()
+    return logits_NTL[:, _frames(network, every)].cpu().numpy()
 
 
 def look_ensemble(ensemble: Ensemble, split: Split, every: int) -> list[Array]:
-    """For each prefix its running average (N, K, L) after each `every` steps."""
+    """For each prefix its running average (N, K, L) after each `every` steps, which are whole frames."""
     device = ensemble.train.x.device
     features, averages = Features(torch.from_numpy(split.x).to(device)), list[Array]()
     total: Array = np.zeros(1, np.float32)
@@ -124,9 +126,18 @@ def look_ensemble(ensemble: Ensemble, split: Split, every: int) -> list[Array]:
         _, taps = features.evaluate(member.network, member.sources)
         features.add(index, taps)
         with torch.no_grad():
-            total = total + steps_of(member.network, [tap[:, every - 1 :: every] for tap in taps]).cpu().numpy()
+            looked_at = [tap[:, _frames(member.network, every)] for tap in taps]
+            total = total + steps_of(member.network, looked_at).cpu().numpy()
         averages.append(total / np.float32(index + 1))
     return averages
+
+
+def _frames(network: StagedNetwork, every: int) -> slice:
+    """Which frames end where somebody looks."""
+    frame = network.frame if isinstance(network, RecurrentNetwork) else 1
+    if every % frame:
+        raise BadConfig(f"A network that reads {frame} steps at once cannot be looked at after every {every}.")
+    return slice(every // frame - 1, None, every // frame)
 
 
 def choose_threshold(logits_NKL: Array, y: Array, tolerance: float = TOLERANCE) -> float:
@@ -143,7 +154,7 @@ def choose_threshold(logits_NKL: Array, y: Array, tolerance: float = TOLERANCE) 
 
 
 def early_row(data: Data, validation_NKL: Array, test_NKL: Array, every: int) -> Early:
-    """The row of Table 1 for one model: its threshold fixed on the validation part, everything else from the test part.
+    """The row of Table 1 for one model, from the test part; its temperatures and threshold are fixed on validation.
 
     Args:
         data: whose labels are compared with.
@@ -151,7 +162,14 @@ def early_row(data: Data, validation_NKL: Array, test_NKL: Array, every: int) ->
         test_NKL: the same on the test part.
         every: steps between two looks.
     """
-    return measure_early(test_NKL, data.test.y, choose_threshold(validation_NKL, data.validation.y), every)
+    temperatures_K1 = temperatures(validation_NKL, data.validation.y)[:, None]
+    threshold = choose_threshold(validation_NKL / temperatures_K1, data.validation.y)
+    return measure_early(test_NKL / temperatures_K1, data.test.y, threshold, every)
+
+
+def temperatures(logits_NKL: Array, y: Array) -> Array:
+    """(K,): for each look the temperature that makes its probabilities believable, see :mod:`training.calibrate`."""
+    return np.array([fit_temperature(logits_NKL[:, look], y) for look in range(logits_NKL.shape[1])])
 
 
 def measure_early(logits_NKL: Array, y: Array, threshold: float, every: int) -> Early:

@@ -26,7 +26,7 @@ from bundle import Connection
 from bundle import Tensor as Edge
 from training.ensemble import Ensemble, TrainedMember
 from training.errors import BadTeacher, ExportError
-from training.networks import StagedNetwork
+from training.networks import Frames, StagedNetwork
 
 INPUT = "x"
 """Name of the raw input in every graph."""
@@ -34,8 +34,8 @@ LOGITS = "logits"
 MINIMUM_OPSET = 18
 EXAMPLE_BATCH = 2
 """Samples to export with: a batch of 1 was taken for a constant by some releases of torch."""
-EXAMPLE_STEPS = 3
-"""Steps in time to export a recurrent member with: tracing unrolls each, only to end in one operator for all."""
+EXAMPLE_FRAMES = 3
+"""Frames to export a recurrent member with: tracing unrolls each, only to end in one operator for all."""
 PARITY_BATCHES = (1, 2, 64)
 TOLERANCE = 1e-4
 """Largest difference to torch, as a share of the largest absolute value (at least 1)."""
@@ -86,11 +86,8 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     read = [(source, f"stage_{stage}") for stage in range(stages) for source in member.sources]
     names = [f"member_{source:02d}_{tap}" for source, tap in read]
     outputs = [LOGITS, *(f"stage_{stage}" for stage in range(stages if taps else 0))]
-    recurrent = any(isinstance(module, nn.RNNBase) for module in flat.modules())
-    x, *taken = (_example(value, recurrent=recurrent) for value in (samples, *links))
-    model = to_onnx(flat, x, taken, names, outputs)
-    if recurrent:
-        set_steps(model, samples.shape[1])
+    model = to_onnx(flat, *example(flat, samples, links), names, outputs)
+    set_steps(model, samples.shape[1], frame_of(flat))
     content = strip(model)
     _check_parity(f"member {index}", content, flat, samples, links)
     with torch.no_grad():
@@ -125,10 +122,8 @@ def export_plain(network: nn.Module, samples: Tensor) -> bytes:
         ExportError: the graph is not valid or has a fixed batch axis.
     """
     network = network.cpu().eval()
-    recurrent = any(isinstance(module, nn.RNNBase) for module in network.modules())
-    model = to_onnx(network, _example(samples, recurrent=recurrent), [], [], [LOGITS])
-    if recurrent:
-        set_steps(model, samples.shape[1])
+    model = to_onnx(network, *example(network, samples, []), [], [LOGITS])
+    set_steps(model, samples.shape[1], frame_of(network))
     return strip(model)
 
 
@@ -171,19 +166,30 @@ def export_teacher(network: nn.Module, samples: Tensor) -> Graph:
     return Graph(content, (), (Edge(name=LOGITS, dtype="float32", shape=tuple(logits_NL.shape[1:])),))
 
 
-def _example(value: Tensor, *, recurrent: bool) -> Tensor:
-    return value[:EXAMPLE_BATCH, :EXAMPLE_STEPS] if recurrent else value[:EXAMPLE_BATCH]
+def frame_of(network: nn.Module) -> int:
+    """Steps that a recurrent network reads at once; 0 of one that is not recurrent."""
+    modules = list(network.modules())
+    recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
+    return next((module.kernel_size[0] for module in modules if isinstance(module, Frames)), int(recurrent))
 
 
-def set_steps(model: onnx.ModelProto, steps: int) -> None:
-    """Give the edges (N, T, C) the number of steps that the data has.
+def example(network: nn.Module, x: Tensor, links: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """A few samples, and of sequences the first frames, with the taps (N, frames, C) that belong to them."""
+    frame = frame_of(network)
+    if not frame:
+        return x[:EXAMPLE_BATCH], [link[:EXAMPLE_BATCH] for link in links]
+    return x[:EXAMPLE_BATCH, : frame * EXAMPLE_FRAMES], [link[:EXAMPLE_BATCH, :EXAMPLE_FRAMES] for link in links]
+
+
+def set_steps(model: onnx.ModelProto, steps: int, frame: int) -> None:
+    """Give the edges (N, T, C) of a recurrent network the number of steps that the data has, or of whole frames.
 
     No operator inside depends on it; if one did, the check of parity, which is done at this number, would fail.
     """
-    for edge in (*model.graph.input, *model.graph.output):
+    for edge in (*model.graph.input, *model.graph.output) if frame else ():
         dimensions = edge.type.tensor_type.shape.dim
         if len(dimensions) == 3:
-            dimensions[1].dim_value = steps
+            dimensions[1].dim_value = steps if edge.name == INPUT else steps // frame
 
 
 def to_onnx(

@@ -41,8 +41,9 @@ def sequences(steps: int, features: int = 4) -> tuple[Data, Logits]:
     params=[
         (Recurrent(cell="gru", widths=(5,)), 2, 11, 99),
         (Recurrent(cell="lstm", widths=(4, 3)), 1, 5, 15),
+        (Recurrent(cell="gru", widths=(5,), frame=3), 2, 6, 18),
     ],
-    ids=lambda case: f"{case[0].name}-{case[3]}-by-{case[2]}",
+    ids=lambda case: f"{case[0].name}-{case[3]}-by-{case[2]}".replace("/", "-at-"),
 )
 def streamed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, Data]:
     model_class, rounds, chunk_steps, steps = request.param
@@ -79,8 +80,9 @@ def test_the_manifest_says_how_to_run_them(streamed: tuple[Bundle, Data]):
         assert [(link.from_member, link.from_output) for link in chunk.connections] == [
             (link.from_member, link.from_output) for link in member.connections
         ]
-        assert all(link.shape[0] == bundle.manifest.chunk_steps for link in chunk.connections)
-        expected = {"gru-5": [5], "lstm-4-3": [4, 4, 3, 3]}[member.round.model_class]
+        frame = 3 if member.round.model_class == "gru-5/3" else 1
+        assert all(link.shape[0] == bundle.manifest.chunk_steps // frame for link in chunk.connections)
+        expected = {"gru-5": [5], "gru-5/3": [5], "lstm-4-3": [4, 4, 3, 3]}[member.round.model_class]
         assert [state.shape for state in chunk.states] == [(width,) for width in expected]
 
 
@@ -121,6 +123,8 @@ def test_chunks_that_cannot_be_had_are_one_sentence():
     config = dataclasses.replace(CONFIG, chunk_steps=25)
     with pytest.raises(BadConfig, match="chunk_steps=25 must divide the 99 steps of a sequence"):
         check_chunks(config, [Recurrent(cell="gru", widths=(3,))], (99, 32))
+    with pytest.raises(BadConfig, match="chunk_steps=25 must be a multiple of the 2 steps that gru-3/2 reads at once"):
+        check_chunks(config, [Recurrent(cell="gru", widths=(3,), frame=2)], (50, 32))
     with pytest.raises(BadConfig, match="chunk_steps=25 is for recurrent members only, and conv-3 is none"):
         check_chunks(config, [Convolutional(widths=(3,))], (125, 45))
     check_chunks(config, [Recurrent(cell="gru", widths=(3,))], (125, 45))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,17 @@ from training import Data, FullyConnected, Logits, Recurrent, Split, boosting
 from training.baselines.ernn import ernn
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
-from training.early import Early, choose_threshold, early_row, judged, look, look_ensemble, measure_early, steps_of
+from training.early import (
+    Early,
+    choose_threshold,
+    early_row,
+    judged,
+    look,
+    look_ensemble,
+    measure_early,
+    steps_of,
+    temperatures,
+)
 from training.errors import BadConfig
 from training.find_wl import eq6_loss
 from training.game import Game
@@ -35,12 +46,12 @@ def sequences(size: int, seed: int) -> Split:
     return Split(x.astype(np.float32), y)
 
 
-def game(folder: Path, **changes) -> Game:
+def game(folder: Path, classes: Sequence[Recurrent] = (CLASS,), **changes) -> Game:
     parts = {name: sequences(size, size) for name, size in {"train": 120, "validation": 60, "test": 61}.items()}
     logits = Logits(**{name: 4 * np.eye(3)[split.y] for name, split in parts.items()})
     config = dataclasses.replace(CONFIG, **{**SETTINGS, **changes})
     data = Data(**parts, classes=("a", "b", "c"), sequences=True)
-    return game_of(logits, data, [CLASS], config, Checkpoint(folder / "c", "x"), Quiet())
+    return game_of(logits, data, classes, config, Checkpoint(folder / "c", "x"), Quiet())
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +130,26 @@ def test_ernn_learns_labels_at_every_step(tmp_path: Path):
     assert accuracy[0] > 0.8, "after three steps, where chance is a third"
     validation_NKL = look(network, started.data.validation, every=3)
     row = early_row(started.data, validation_NKL, logits_NKL, every=3)
-    assert row.threshold == choose_threshold(validation_NKL, started.data.validation.y)
-    assert row == measure_early(logits_NKL, started.data.test.y, row.threshold, every=3)
+    believable = temperatures(validation_NKL, started.data.validation.y)[:, None]
+    assert row.threshold == choose_threshold(validation_NKL / believable, started.data.validation.y)
+    assert row == measure_early(logits_NKL / believable, started.data.test.y, row.threshold, every=3)
     again = look(ernn(started, CLASS), started.data.test, every=3)
     np.testing.assert_array_equal(again, logits_NKL)
+
+
+def test_frames_are_looked_at_where_they_end(tmp_path: Path):
+    started = game(tmp_path, classes=[Recurrent(cell="gru", widths=(4,), frame=2)])
+    outcome = run_rounds(started)
+    (*_, looks) = look_ensemble(outcome.ensemble, started.data.validation, every=2)
+    assert looks.shape == (60, STEPS // 2, 3)
+    average_NL = outcome.ensemble.S_validation_NL / 2 + outcome.ensemble.teacher_validation_NL
+    np.testing.assert_allclose(looks[:, -1], average_NL.numpy(), atol=1e-4)
+    changed = Split(started.data.validation.x.copy(), started.data.validation.y)
+    changed.x[:, 4:] = 7
+    np.testing.assert_array_equal(look_ensemble(outcome.ensemble, changed, every=2)[-1][:, :2], looks[:, :2])
+    assert look(outcome.ensemble.members[0].network, changed, every=6).shape == (60, 1, 3)
+    with pytest.raises(BadConfig, match="reads 2 steps at once cannot be looked at after every 3"):
+        look_ensemble(outcome.ensemble, changed, every=3)
 
 
 def test_only_recurrent_members_answer_after_every_step(tmp_path: Path):
@@ -185,6 +212,20 @@ def test_the_threshold_is_the_lowest_that_costs_no_more_than_allowed():
     only = LOOKS[1:2]
     assert 0.8 < choose_threshold(only, LABELS[:1], tolerance=0) <= 0.82
     assert choose_threshold(only, LABELS[:1], tolerance=1) == pytest.approx(0.3)
+
+
+def test_a_model_that_is_too_sure_early_gets_a_threshold_all_the_same():
+    """Right in six of ten cases at first and in nine at the end, and always as sure as can be."""
+    y = np.zeros(200, np.int64)
+    looks = np.array(
+        [[confident(1 - 1e-9, int(i % 10 >= 6)), confident(1 - 1e-9, int(i % 10 == 9))] for i in range(200)]
+    )
+    assert choose_threshold(looks, y, tolerance=0.01) == 1.0, "nobody could leave"
+    believable = temperatures(looks, y)
+    assert believable[0] > believable[1] > 1
+    first, last = (np.exp(logits - np.log(np.exp(logits).sum())).max() for logits in looks[0] / believable[:, None])
+    assert first < 0.7
+    assert 0.85 < last < 0.95
 
 
 def test_no_threshold_is_low_enough():

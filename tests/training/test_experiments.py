@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -33,6 +34,7 @@ from training.reproduce import (
     theorem1,
 )
 from training.reproduce.bench import Bench
+from training.reproduce.command import Plan
 from training.reproduce.prefixes import baseline_points, ensemble_points
 from training.reproduce.timing import BATCHES, Stopwatch, total
 
@@ -228,7 +230,15 @@ def instants(*shares: tuple[float, float, float]) -> list[dict[str, object]]:
 
 def test_table_1_stands_beside_the_papers():
     cells = [
-        cell(table1.BDISTIL, seed, recipe="dsa19", threshold=0.9, instants=instants(*shares))
+        cell(
+            table1.BDISTIL,
+            seed,
+            recipe="dsa19",
+            threshold=0.9,
+            instants=instants(*shares),
+            teacher_accuracy=0.9,
+            mistakes={"up for down": 0.01 * seed, "to for fro": 0.004},
+        )
         for seed, shares in enumerate(
             (
                 ((0.80, 0.5, 0.70), (0.82, 0.6, 0.78), (0.83, 1.0, 0.86)),
@@ -242,6 +252,63 @@ def test_table_1_stands_beside_the_papers():
     assert ["dsa19", "B-DISTIL in the paper", "82.1", "0.53", "84.1", "0.58", "87.2", ""] in lines
     assert ["dsa19", "B-DISTIL", "72.00 ± 2.83", "79.00 ± 1.41", "87.00 ± 1.41"] in lines
     assert ["dsa19, B-DISTIL at 100 % by seed: 86.00, 88.00."] in lines
+    assert ["dsa19, its teacher by seed: 90.00, 90.00."] in lines
+    assert ["dsa19, mistaken most often, in % of all test samples: up for down 0.50; to for fro 0.40."] in lines
+
+
+def test_table_1_of_your_own_sequences_stands_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    random, docs = np.random.default_rng(0), tmp_path / "docs"
+    for name in ("tones", "steps"):
+        parts = {part: np.arange(size) % 3 for part, size in (("train", 60), ("val", 30), ("test", 30))}
+        x = {f"{part}_x": random.normal(size=(len(y), 8, 2)).astype(np.float32) for part, y in parts.items()}
+        np.savez(tmp_path / f"{name}.npz", **x, **{f"{part}_y": y for part, y in parts.items()})
+        tiny = ["rounds=2", "epochs=1", "refine_epochs=1", "teacher_epochs=1", "teacher_widths=4", "member_widths=3"]
+        given = [
+            f"data={tmp_path / name}.npz",
+            f"name={name}",
+            "family=gru",
+            "frame_steps=2",
+            "connection=dense",
+            *tiny,
+        ]
+        arguments = [part for assignment in given for part in ("--set", assignment)]
+        assert main(["reproduce", "table1", "--recipe", "npz", "--seeds", "1", "--docs", str(docs), *arguments]) == 0
+        capsys.readouterr()
+    text = (docs / "results" / "table1.json").read_text()
+    cells = json.loads(text)["cells"]
+    assert str(tmp_path) not in text
+    assert sorted((found["config"]["name"], found["arm"]) for found in cells) == [
+        (name, arm) for name in ("steps", "tones") for arm in (table1.BDISTIL, table1.SAME_WIDTH, table1.SAME_COST)
+    ]
+    assert [one["steps"] for one in cells[0]["values"]["instants"]] == [4, 6, 8]
+    rows = (docs / "RESULTS.md").read_text()
+    assert all(f"| {name}" in rows for name in ("steps", "tones"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "sentence"),
+    [
+        ("family=auto", "Table 1 is about recurrent members, and conv-3 is none: use family=lstm or gru."),
+        ("frame_steps=2", "frame_steps=2 is for the families lstm and gru, not for convolutional."),
+        ("frame_steps=0", "frame_steps=0 must be at least 1."),
+    ],
+)
+def test_sequences_of_another_family_are_one_sentence_before_any_training(
+    assignment: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    parts = {f"{part}_x": np.zeros((30, 8, 2), np.float32) for part in ("train", "test")}
+    np.savez(tmp_path / "mine.npz", **parts, **{f"{part}_y": np.arange(30) % 3 for part in ("train", "test")})
+    given = [f"data={tmp_path / 'mine.npz'}", "member_widths=3", assignment]
+    arguments = [part for setting in given for part in ("--set", setting)]
+    docs = tmp_path / "docs"
+    assert main(["reproduce", "table1", "--recipe", "npz", "--docs", str(docs), *arguments]) == 2
+    assert capsys.readouterr().err == f"train-ensemble: {sentence}\n"
+    assert not list(docs.rglob("teacher-*"))
+
+
+def test_your_own_sequences_are_run_on_request_only():
+    assert {arm.recipe for arm in Plan(1).arms(table1.EXPERIMENT)} == {"dsa19", "google13"}
+    assert {arm.recipe for arm in Plan(1, "npz").arms(table1.EXPERIMENT)} == {"npz"}
 
 
 @pytest.mark.slow

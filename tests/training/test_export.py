@@ -62,6 +62,7 @@ def run(folder: Path, model_class, dtype: str, shape: tuple[int, ...], kind: str
         (Convolutional(widths=(2,)), "uint8", (8, 6), "lstm", 2),
         (Recurrent(cell="lstm", widths=(4,)), "float32", (7, 5), "dense", 3),
         (Recurrent(cell="gru", widths=(4,)), "float32", (7, 5), "gru", 2),
+        (Recurrent(cell="gru", widths=(4, 3), frame=5), "float32", (20, 3), "dense", 3),
         (Recurrent(cell="gru", widths=(4, 3)), "float32", (7, 5), "residual", 2),
     ],
     ids=lambda case: f"{case[0].name}-{case[1]}-{case[3]}",

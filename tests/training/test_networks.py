@@ -24,6 +24,7 @@ FAMILIES = [
     (DenseNet(widths=(3, 4), growth=2), IMAGE),
     (Recurrent(cell="lstm", widths=(4, 3)), SEQUENCE),
     (Recurrent(cell="gru", widths=(4,), blocks=2), SEQUENCE),
+    (Recurrent(cell="lstm", widths=(4, 3), frame=3), SEQUENCE),
 ]
 families = pytest.mark.parametrize(("family", "shape"), FAMILIES, ids=lambda value: getattr(value, "name", ""))
 
@@ -129,6 +130,16 @@ def test_an_earlier_sequence_enters_before_the_recurrence_and_time_runs_forward(
     assert not steps[6:].any(), "and knows nothing of later ones"
 
 
+def test_a_frame_is_read_whole_and_before_any_later_step():
+    network = build(Recurrent(cell="gru", widths=(4, 2), frame=3), SEQUENCE)
+    x = samples(SEQUENCE, 1).requires_grad_()
+    _, taps = network(x)
+    assert [tap.shape for tap in taps] == [(1, 3, 4), (1, 3, 2)]
+    assert (network.frame, network.widths) == (3, (4, 2))
+    (gradient,) = torch.autograd.grad(network.logits_of_steps(taps)[0, 1].sum(), x)
+    assert (gradient[0].abs().sum(dim=1) > 0).tolist() == [True] * 6 + [False] * 3
+
+
 def test_wrong_shapes_and_stages_are_one_sentence():
     with pytest.raises(BadConfig, match=r"takes images \(C, H, W\), not samples of shape \[9, 5\]"):
         build(ResNet(), SEQUENCE)
@@ -136,6 +147,8 @@ def test_wrong_shapes_and_stages_are_one_sentence():
         build(DenseNet(widths=(3,)), SEQUENCE)
     with pytest.raises(BadConfig, match=r"takes sequences \(steps, features\), not samples of \[3, 16, 16\]"):
         build(Recurrent(cell="gru", widths=(3,)), IMAGE)
+    with pytest.raises(BadConfig, match="2 steps at once must divide the 9 steps of a sequence"):
+        build(Recurrent(cell="gru", widths=(3,), frame=2), SEQUENCE)
     with pytest.raises(BadConfig, match=r"cannot become narrower: \[4, 3\]"):
         build(ResNet(widths=(4, 3)), IMAGE)
     with pytest.raises(BadConfig, match="downsample='pool' only"):

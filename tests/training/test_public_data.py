@@ -228,7 +228,8 @@ def test_dsa19_is_split_by_subject_four_two_two(dsa: Path):
     assert data.classes[17] == "jumping"
 
 
-def test_training_windows_come_again_displaced_as_a_whole(dsa: Path):
+def test_training_windows_come_again_displaced_as_a_whole(dsa: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(daily_sports, "TURN", 0.0)
     train, windows = daily_sports.load(dsa, seed=0).train, 4 * 38
     for copy in range(1, daily_sports.COPIES):
         part = slice(copy * windows, (copy + 1) * windows)
@@ -240,6 +241,32 @@ def test_training_windows_come_again_displaced_as_a_whole(dsa: Path):
         assert 0.8 * daily_sports.SPREAD < spread < 1.2 * daily_sports.SPREAD
     again = daily_sports.load(dsa, seed=0).train
     np.testing.assert_array_equal(again.x, train.x)
+
+
+def test_a_unit_turns_as_a_whole():
+    x = np.random.default_rng(0).normal(size=(400, daily_sports.STEPS, daily_sports.CHANNELS)).astype(np.float32)
+    turned = daily_sports.turned(x, np.random.default_rng(1))
+    assert (turned.shape, turned.dtype) == (x.shape, np.float32)
+    before, after = (one.reshape(400, daily_sports.STEPS, 5, 3, 3) for one in (x, turned))
+    for one, other in ((0, 0), (0, 1), (1, 2)):  # lengths of vectors, and angles between sensors of one unit
+        products = [(of[:, :, :, one] * of[:, :, :, other]).sum(axis=-1) for of in (before, after)]
+        np.testing.assert_allclose(*products, atol=1e-4)
+    across = [(of[:, :, 0, 0] * of[:, :, 1, 0]).sum(axis=-1) for of in (before, after)]
+    assert np.abs(across[0] - across[1]).max() > 0.1, "every unit turns on its own"
+    turns = np.linalg.lstsq(before[0, :, 0, 0], after[0, :, 0, 0], rcond=None)[0]
+    np.testing.assert_allclose(turns @ turns.T, np.eye(3), atol=1e-4)
+    assert np.linalg.det(turns) == pytest.approx(1, abs=1e-4), "and no axis is mirrored"
+    np.testing.assert_array_equal(daily_sports.turned(x, np.random.default_rng(1)), turned)
+    assert np.abs(daily_sports.turned(x, np.random.default_rng(2)) - turned).max() > 0.1
+
+
+def test_the_angles_are_as_large_as_said():
+    x = np.zeros((300, daily_sports.STEPS, daily_sports.CHANNELS), np.float32)
+    x[:, :3] = np.tile(np.eye(3), 15)
+    turned = daily_sports.turned(x, np.random.default_rng(0))[:, :3].reshape(300, 3, 5, 3, 3)
+    cosines = (np.einsum("ntust->nus", turned) - 1) / 2  # of step t and axis t: the trace
+    angles = np.arccos(np.clip(cosines, -1, 1))
+    assert np.sqrt((angles**2).mean()) == pytest.approx(daily_sports.TURN, rel=0.1)
 
 
 def test_dsa19_seeds_are_permutations_of_the_subjects(dsa: Path):

@@ -121,7 +121,7 @@ def test_dsa19(tmp_path: Path):
     manifest = train("dsa19", archive, tmp_path, *SEQUENCES, "refine_epochs=1")
     assert (manifest.input.dtype, manifest.input.shape) == ("float32", (125, 45))
     assert manifest.classes == daily_sports.CLASSES
-    assert (manifest.teacher.name, manifest.evaluation.samples) == ("gru-6", 38)
+    assert (manifest.teacher.name, manifest.evaluation.samples) == ("gru-6/5", 38)
     assert (manifest.chunk_steps, len(manifest.streaming)) == (25, 2)
 
 

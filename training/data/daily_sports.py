@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial.transform import Rotation
 
 from training.data.archive import Archive, entries
 from training.data.arrays import Data, Split
@@ -45,8 +46,12 @@ CLASSES = (
     "jumping",
     "playing basketball",
 )
+UNITS, SENSORS, AXES = 5, 3, 3
+"""How the 45 channels lie."""
 COPIES = 4
-"""How often each training window comes, see :func:`displaced`."""
+"""How often each training window comes, see :func:`varied`."""
+TURN = np.radians(30)
+"""Standard deviation of the angles by which units are turned, in radians."""
 SPREAD = 1.0
 """Of the displacements, in standard deviations of a channel."""
 SEGMENT = re.compile(r"(?:^|/)a(\d\d)/p(\d)/s(\d\d)\.txt$")
@@ -70,23 +75,39 @@ def load(path: Path, seed: int) -> Data:
     groups = np.split(permuted_subjects(seed), ends)
     masks = dict(zip(PARTS, [np.isin(subject, group) for group in groups], strict=True))
     train, validation, test = (Split(x[masks[name]], y[masks[name]]) for name in ("train", "validation", "test"))
-    return Data(train=displaced(train, seed), validation=validation, test=test, classes=CLASSES, sequences=True)
+    return Data(train=varied(train, seed), validation=validation, test=test, classes=CLASSES, sequences=True)
 
 
-def displaced(train: Split, seed: int) -> Split:
-    """Each window :data:`COPIES` times: as it is, then with a constant of its own added to each channel.
+def varied(train: Split, seed: int) -> Split:
+    """Each window :data:`COPIES` times: as it is, then with units turned and channels displaced.
 
-    Units sit a little differently on everybody, and people head in different directions: both shift the means of
-    channels, and four people are too few to learn that these shifts say nothing of the activity. The displaced
-    windows are samples of their own, with their own teacher logits and weights.
+    Units sit a little differently on everybody, and people head in different directions. The first turns the axes of
+    a unit, both shift the means of channels, and four people are too few to learn that neither says anything of
+    the activity. The varied windows are samples of their own, with their own teacher logits and weights.
     """
-    random = np.random.default_rng(derive_seed(seed, "daily sports", "displacements"))
+    random = np.random.default_rng(derive_seed(seed, "daily sports", "variations"))
     deviation = train.x.std(axis=(0, 1), dtype=np.float64)
     copies = [train.x]
     for _ in range(COPIES - 1):
         shift = random.normal(scale=SPREAD * deviation, size=(len(train), 1, CHANNELS))
-        copies.append(train.x + shift.astype(np.float32))
+        copies.append(turned(train.x, random) + shift.astype(np.float32))
     return Split(np.concatenate(copies), np.tile(train.y, COPIES))
+
+
+def turned(x: npt.NDArray[np.float32], random: np.random.Generator) -> npt.NDArray[np.float32]:
+    """Windows (N, 125, 45) as other positions of the units would have measured them.
+
+    Each unit of each window has one rotation, about an axis of any direction, by an angle that is normal with
+    deviation :data:`TURN`; its accelerometer, gyroscope and magnetometer turn together.
+    """
+    count = len(x) * UNITS
+    axes = random.normal(size=(count, AXES))
+    angles = random.normal(scale=TURN, size=(count, 1))
+    turns = Rotation.from_rotvec(angles * axes / np.linalg.norm(axes, axis=1, keepdims=True)).as_matrix()
+    vectors = x.reshape(len(x), STEPS, UNITS, SENSORS, AXES).transpose(0, 2, 1, 3, 4).reshape(count, -1, AXES)
+    measured = vectors @ turns.astype(np.float32).transpose(0, 2, 1)
+    result: npt.NDArray[np.float32] = measured.reshape(len(x), UNITS, STEPS, -1).transpose(0, 2, 1, 3).reshape(x.shape)
+    return result
 
 
 def permuted_subjects(seed: int) -> npt.NDArray[np.int64]:

@@ -3,7 +3,7 @@
 from training.networks.convolutional import Convolutional
 from training.networks.densenet import DenseNet
 from training.networks.fully_connected import FullyConnected
-from training.networks.recurrent import Recurrent, RecurrentNetwork
+from training.networks.recurrent import Frames, Recurrent, RecurrentNetwork
 from training.networks.resnet import ResNet
 from training.networks.staged import LogitsOnly, ModelClass, Normalise, StagedNetwork, scale_widths
 from training.networks.synchronised import synchronise
@@ -11,6 +11,7 @@ from training.networks.synchronised import synchronise
 __all__ = [
     "Convolutional",
     "DenseNet",
+    "Frames",
     "FullyConnected",
     "LogitsOnly",
     "ModelClass",

@@ -3,6 +3,9 @@
 A stage projects its input to the hidden width, adds the hidden sequences of earlier members, and runs the recurrence
 on the sum: at each step a member reads what the members before it made of the steps so far, so that the chain
 of recurrences grows deeper with every member. It never reads a later step, so a stream can be answered as it comes.
+
+The first stage may read several steps at once, a frame: the recurrence, and everything after it, then goes from frame
+to frame, and "step" means the frame's last one.
 """
 
 from __future__ import annotations
@@ -43,6 +46,20 @@ class Recurrence(nn.Module):
         return hidden, tuple(value.squeeze(0) for value in (after if self.states == 2 else (after,)))
 
 
+class Frames(nn.Conv1d):
+    """A projection of every `steps` steps together to one; frames do not overlap.
+
+    A convolution, because no operator of its graph depends on how many steps there are.
+    """
+
+    def __init__(self, features: int, width: int, steps: int) -> None:
+        super().__init__(features, width, kernel_size=steps, stride=steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, F) to (N, T / steps, C)."""
+        return super().forward(x.transpose(1, 2)).transpose(1, 2)
+
+
 class LastStep(nn.Module):
     """What the recurrence knows at the end."""
 
@@ -55,14 +72,23 @@ class RecurrentNetwork(StagedNetwork):
     """A staged network that can answer after every step, and go on where a part of the sequence ended."""
 
     def logits_of_steps(self, taps: Sequence[Tensor]) -> Tensor:
-        """(N, T, L): what the one classifier, shared by all steps, says after each (EMI-RNN, Eq. 3.2.1)."""
+        """(N, T, L): what the one classifier, shared by all steps, says after each (EMI-RNN, Eq. 3.2.1).
+
+        Where steps are read in frames, after each frame.
+        """
         logits_NTL: Tensor = self.head[-1](taps[-1])
         return logits_NTL
 
     @property
     def widths(self) -> tuple[int, ...]:
         """Features of each stage's tap."""
-        return tuple(cast(nn.Linear, cast(Stage, stage).transition).out_features for stage in self.stages)
+        return tuple(next(cast(Stage, stage).transition.parameters()).shape[0] for stage in self.stages)
+
+    @property
+    def frame(self) -> int:
+        """Steps that are read at once."""
+        first = cast(Stage, self.stages[0]).transition
+        return first.kernel_size[0] if isinstance(first, Frames) else 1
 
     @property
     def labels(self) -> int:
@@ -81,7 +107,7 @@ class RecurrentNetwork(StagedNetwork):
         """One chunk: logits (N, L) after its last step, taps of its steps, and the state of every layer after it.
 
         Args:
-            x: raw steps (N, chunk, F).
+            x: raw steps (N, chunk, F), whole frames.
             earlier: for each stage the taps of the members it reads, of the same steps.
             states: of every layer before the first of these steps; zeros at the beginning of a sequence.
         """
@@ -104,11 +130,14 @@ class Recurrent:
     """Hidden units of each stage."""
     blocks: int = 1
     """Recurrent layers in each stage."""
+    frame: int = 1
+    """Steps that are read at once; they must divide the sequence."""
 
     @property
     def name(self) -> str:
-        """Such as gru-32, or lstm-64-64x2 with two layers in each of two stages."""
-        return "-".join([self.cell, *map(str, self.widths)]) + (f"x{self.blocks}" if self.blocks > 1 else "")
+        """Such as gru-32, lstm-64-64x2 with two layers in each of two stages, or gru-32/5 that reads five steps."""
+        layers = f"x{self.blocks}" if self.blocks > 1 else ""
+        return "-".join([self.cell, *map(str, self.widths)]) + layers + (f"/{self.frame}" if self.frame > 1 else "")
 
     def build(
         self, normalise: Normalise, shape: tuple[int, ...], labels: int, kind: Kind = "none", sources: int = 0
@@ -116,11 +145,15 @@ class Recurrent:
         """See :class:`training.networks.ModelClass`."""
         if len(shape) != 2:
             raise BadConfig(f"A recurrent network takes sequences (steps, features), not samples of {list(shape)}.")
+        if shape[0] % self.frame:
+            raise BadConfig(f"{self.frame} steps at once must divide the {shape[0]} steps of a sequence.")
         stages: list[Stage] = []
         before = shape[1]
         for width in self.widths:
+            framed = self.frame > 1 and not stages
+            transition = Frames(before, width, self.frame) if framed else nn.Linear(before, width)
             layers = nn.Sequential(*(Recurrence(self.cell, width) for _ in range(self.blocks)))
-            stages.append(Stage(nn.Linear(before, width), connect(kind, sources, width, spatial=False), layers))
+            stages.append(Stage(transition, connect(kind, sources, width, spatial=False), layers))
             before = width
         head = nn.Sequential(LastStep(), nn.Linear(before, labels))
         return RecurrentNetwork(normalise, nn.Identity(), stages, head)

@@ -10,9 +10,10 @@ CONFIG = RecurrentConfig(
     url=daily_sports.ARCHIVE.url,
     checksum=daily_sports.ARCHIVE.checksum,
     cell="gru",
-    teacher_widths=(64,),
+    frame_steps=5,
+    teacher_widths=(128,),
     teacher_blocks=1,
-    teacher_epochs=3,
+    teacher_epochs=12,
     member_widths=(32,),
     rounds=4,
     connection="dense",
@@ -25,8 +26,8 @@ CONFIG = RecurrentConfig(
     chunk_steps=25,
     on_failure="best",
     # Passes over a training part in which every window comes four times; the rounds only lay the ground.
-    epochs=1,
-    refine_epochs=5,
+    epochs=2,
+    refine_epochs=10,
     batch_size=128,
 )
 

@@ -22,6 +22,8 @@ class NpzConfig(PublishedConfig):
     """Archive with train_x, train_y, test_x, test_y, perhaps val_x, val_y, and perhaps logits for each of the parts."""
     family: Literal["auto", "fully_connected", "convolutional", "resnet", "densenet", "lstm", "gru"] = "auto"
     """Of teacher and members; `auto`: convolutional for (N, H, W) and (N, C, H, W), fully connected for the rest."""
+    frame_steps: int = 1
+    """Steps that networks of the families lstm and gru read at once; they must divide the sequence."""
     task: Literal["auto", "classification", "regression"] = "auto"
     """`auto`: float labels are values of a regression, integers are classes."""
 
@@ -51,20 +53,23 @@ def prepare(config: RecipeConfig) -> Prepared:
     family = config.family
     if family == "auto":
         family = "convolutional" if len(data.input_shape) in {2, 3} else "fully_connected"
+    if config.frame_steps > 1 and family not in {"lstm", "gru"}:
+        raise BadConfig(f"frame_steps={config.frame_steps} is for the families lstm and gru, not for {family}.")
     published = config.published(data)
     if published is not None and logits is not None:
         raise BadConfig(
             f"{config.data} holds the teacher's logits and teacher_checkpoint names a teacher: give one of them."
         )
-    teacher = published or logits or _model_class(family, config.teacher_widths, config.teacher_blocks)
-    members = _model_class(family, config.member_widths, config.member_blocks)
+    frame = config.frame_steps
+    teacher = published or logits or _model_class(family, config.teacher_widths, config.teacher_blocks, frame)
+    members = _model_class(family, config.member_widths, config.member_blocks, frame)
     return Prepared(data, teacher, (members,))
 
 
-def _model_class(family: str, widths: tuple[int, ...], blocks: int) -> ModelClass:
+def _model_class(family: str, widths: tuple[int, ...], blocks: int, frame: int) -> ModelClass:
     match family:
         case "lstm" | "gru":
-            return Recurrent(cell=family, widths=widths, blocks=blocks)
+            return Recurrent(cell=family, widths=widths, blocks=blocks, frame=frame)
         case "resnet":
             return ResNet(widths=widths, blocks=blocks)
         case "densenet":

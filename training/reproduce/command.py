@@ -79,7 +79,7 @@ class Plan:
             raise BadConfig(f"--seeds {self.seeds} must be at least 1.")
         if self.recipe not in {None, *recipes}:
             raise BadConfig(f"{experiment.name} has no arm of recipe {self.recipe!r}, only of: {', '.join(recipes)}.")
-        return [arm for arm in experiment.arms if self.recipe in {None, arm.recipe}]
+        return [arm for arm in experiment.arms if self.recipe == arm.recipe or (not self.recipe and not arm.on_request)]
 
     def base(self, arm: Arm, seed: int) -> RecipeConfig:
         """The recipe's settings on one seed, before the arm changes them."""
@@ -102,7 +102,7 @@ def run(experiment: Experiment, plan: Plan, docs: Path, reporter: Reporter) -> N
     store, benches = Store(result_path(docs, experiment)), dict[tuple[str, int], Bench]()
     for base, arm in cells:  # by now every setting is found right
         config = arm.settings(base)
-        if store.has(arm.recipe, arm.name, config.seed, config.record()):
+        if store.has(arm.recipe, arm.name, config.record()):
             continue
         if (arm.recipe, config.seed) not in benches:
             work = docs / RESULTS / WORK

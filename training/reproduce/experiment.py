@@ -44,6 +44,8 @@ class Arm:
     recipe: str
     run: Callable[[Bench, RecipeConfig], Values]
     settings: Callable[[RecipeConfig], RecipeConfig] = field(default=lambda config: config)
+    on_request: bool = False
+    """Run only where ``--recipe`` names its recipe, because it needs data that not everybody has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ def _residual(config: RecipeConfig, role: Role) -> ModelClass:
 def _recurrent(config: RecipeConfig, role: Role) -> ModelClass:
     if not isinstance(config, RecurrentConfig):
         raise TypeError("a recurrent recipe needs a RecurrentConfig")
-    return Recurrent(cell=config.cell, **_sizes(config, role))
+    return Recurrent(cell=config.cell, **_sizes(config, role), frame=config.frame_steps)
 
 
 def _convolutional(config: RecipeConfig, role: Role) -> ModelClass:

@@ -19,12 +19,12 @@ class Store:
         self.path = path
         self.cells: list[Cell] = _read(path) if path.is_file() else []
 
-    def has(self, recipe: str, arm: str, seed: int, config: Mapping[str, Any]) -> bool:
-        """Whether the arm was finished on this seed under these very settings."""
-        return any(_key(cell) == (recipe, arm, seed) and cell.config == config for cell in self.cells)
+    def has(self, recipe: str, arm: str, config: Mapping[str, Any]) -> bool:
+        """Whether the arm was finished under these very settings, of which the seed is one."""
+        return any((cell.recipe, cell.arm) == (recipe, arm) and cell.config == config for cell in self.cells)
 
     def add(self, cell: Cell) -> None:
-        """Keep a cell, in place of an older one of the same arm and seed."""
+        """Keep a cell, in place of an older one of the same arm, seed and name."""
         self.cells = [kept for kept in self.cells if _key(kept) != _key(cell)] + [cell]
         self._write()
 
@@ -32,7 +32,7 @@ class Store:
         """Drop the cells of arms that the experiment no longer has, and put the others in its order."""
         order = {arm: position for position, arm in enumerate(arms)}
         kept = [cell for cell in self.cells if (cell.recipe, cell.arm) in order]
-        self.cells = sorted(kept, key=lambda cell: (order[cell.recipe, cell.arm], cell.seed))
+        self.cells = sorted(kept, key=lambda cell: (order[cell.recipe, cell.arm], *_key(cell)))
         if self.cells:
             self._write()
 
@@ -44,8 +44,9 @@ class Store:
         aside.replace(self.path)
 
 
-def _key(cell: Cell) -> tuple[str, str, int]:
-    return cell.recipe, cell.arm, cell.seed
+def _key(cell: Cell) -> tuple[str, str, str, int]:
+    """Results of other data, which another name says, stand side by side."""
+    return cell.recipe, cell.arm, str(cell.config.get("name", cell.recipe)), cell.seed
 
 
 def _read(path: Path) -> list[Cell]:
