@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle import Bundle
-from service.engine.alarm import Alarms
 from service.engine.providers import has_cuda_driver
-from tests.fakes import FakeClock
 from tests.tiny import write_tiny
 
 
@@ -23,13 +21,6 @@ def models(tmp_path: Path) -> Path:
 def tiny(models: Path) -> Bundle:
     """Three connected members over four float32 features."""
     return write_tiny(models)
-
-
-@pytest.fixture(autouse=True)
-def no_probes_by_fake_clocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Timers of a real loop come early or late by any amount on a clock that moves when it is told to."""
-    probe = Alarms.probe
-    monkeypatch.setattr(Alarms, "probe", lambda self: None if type(self._clock) is FakeClock else probe(self))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

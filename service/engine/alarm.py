@@ -4,10 +4,6 @@ An event loop rounds its timers to milliseconds, and on a busy machine its threa
 set to the instant an answer is due makes the answer late. How late timers come is measured with every one, and the
 next are set that much earlier, for requests that have something to answer with. The engine must know: it plans for the
 instant that timers are set to. Used on the event loop's thread only.
-
-Most timers never ring, because their answers are done before, and a request that is refused for want of time sets none.
-So as long as requests come, timers for nobody are set too: or one late timer would turn short deadlines away until its
-memory fades, with nothing left to disprove it.
 """
 
 from __future__ import annotations
@@ -23,8 +19,6 @@ SHARE = 0.99
 """Of the timers, that are to come in time: coming early costs an answer at most a member, being late costs it whole."""
 WINDOW_TIMERS = 200
 MEMORY_S = 10.0
-PROBE_S = 0.005
-"""For how long a timer for nobody is set: half a window of them ring in half a second of traffic."""
 
 
 class Alarms:
@@ -33,7 +27,6 @@ class Alarms:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._late = RecentQuantile(SHARE, WINDOW_TIMERS, MEMORY_S)
-        self._probing = False
 
     def early_s(self) -> float:
         """How much earlier than due a timer is set now."""
@@ -42,17 +35,6 @@ class Alarms:
     def rang(self, late_s: float) -> None:
         """A timer came so many seconds after the instant it was set to."""
         self._late.add(late_s, self._clock.now())
-
-    def probe(self) -> None:
-        """Set a timer for nobody on the running loop, unless one is set."""
-        if not self._probing:
-            self._probing = True
-            aimed = self._clock.now() + PROBE_S
-            asyncio.get_running_loop().call_later(PROBE_S, lambda: self._probed(aimed))
-
-    def _probed(self, aimed: float) -> None:
-        self._probing = False
-        self.rang(self._clock.now() - aimed)
 
     def set(self, due: float, may_be_early: Callable[[], bool], ring: Callable[[], None]) -> Alarm:
         """Call `ring` at `due` on the running loop; somewhat before, if `may_be_early` says so then."""

@@ -81,8 +81,7 @@ class Gate:
         return len(self._waiting)
 
     def late_s(self) -> float:
-        """How late timers come: to be kept back of the deadline of a request that comes, beside encoding."""
-        self._alarms.probe()
+        """How late timers come: to be kept back of a deadline beside the time for encoding."""
         return self._alarms.early_s()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:

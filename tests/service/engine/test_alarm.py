@@ -12,10 +12,6 @@ from tests.fakes import FakeClock
 pytestmark = pytest.mark.anyio
 
 
-class LoopClock(FakeClock):
-    """A fake clock of timers that are fake too."""
-
-
 class Handle:
     cancelled = False
 
@@ -90,18 +86,3 @@ async def test_what_was_over_when_it_was_set_says_nothing_of_timers(timers: list
     assert timers[0][0] == 0
     timers[0][1]()
     assert alarms.early_s() == 0
-
-
-async def test_one_late_timer_is_outvoted_while_requests_come_though_all_of_them_are_refused(timers: list):
-    clock = LoopClock()
-    alarms = Alarms(clock)
-    alarms.rang(0.5)
-    for _ in range(99):
-        assert alarms.early_s() == 0.5
-        alarms.probe()
-        alarms.probe()
-        delay, fire, _ = timers.pop()
-        assert not timers, "one at a time"
-        clock.advance(delay + 0.001)
-        fire()
-    assert alarms.early_s() == pytest.approx(0.001)
