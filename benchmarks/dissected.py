@@ -130,7 +130,7 @@ class _Engine(asyncio.Protocol):
 def _time_stages(totals: MutableSequence[float]) -> None:
     """Wrap the functions that are a stage, where they are looked up."""
     places: tuple[tuple[int, Any, str], ...] = (
-        (0, service.body, "_parse"),
+        (0, service.body, "parse"),
         (0, service.npy, "decode"),
         (1, service.routes.answering, "to_tensor"),
         (2, service.routes.predict, "admit"),

@@ -30,8 +30,9 @@ from service.engine.deadline import Deadline
 from service.engine.device import check_cuda
 from service.engine.profile import Profile
 from service.engine.providers import CPU, DeviceUnavailable, Provider, cuda_provider, open_member, with_graphs
-from service.engine.scheduler import Scheduler, Step
+from service.engine.scheduler import Scheduler
 from service.engine.slots import INPUT, PLAIN_RUNS, Slot
+from service.engine.step import Step
 from service.engine.ticket import Ticket
 
 MODEL = "chain/1"

@@ -158,7 +158,7 @@ def _assemble(
         return Scheduler(costs, settings.max_batch_rows)
 
     supervisor = Supervisor(new_executor, new_scheduler)
-    worker = Worker(executor, new_scheduler(), costs, clock, gate.post, metrics.step_done, supervisor.died)
+    worker = Worker(executor, new_scheduler(), costs, clock, gate.post, metrics.steps.done, supervisor.died)
     for deployment in deployments.all():
         executor.load(deployment.key, deployment.bundle)
         worker.serve(deployment.key, deployment.manifest)

@@ -30,7 +30,7 @@ async def read_json(request: Request, schema: type[Schema]) -> Schema:
         BodyTooLarge: it grew past the limit while it was read.
         RequestTimeout: it came too slowly.
     """
-    return _parse(await _read(request), schema)
+    return parse(await _read(request), schema)
 
 
 async def read_predict(request: Request) -> PredictRequest:
@@ -54,7 +54,7 @@ async def read_predict(request: Request) -> PredictRequest:
             "The query must be empty beside a JSON body: put its fields into the body.", field=query.decode("latin-1")
         )
     content = await _read(request)
-    wanted = _parse(content, PredictRequest)
+    wanted = parse(content, PredictRequest)
     # No field but `inputs` can hold a truth value, and few bodies have the words: only those are looked through.
     if b"true" in content or b"false" in content:
         check_unmixed(wanted.inputs)
@@ -75,7 +75,7 @@ def query_of(query: bytes, schema: type[Schema]) -> Schema:
             raise InvalidField(f"Field `{name}`: it is in the query twice.", field=name)
         fields[name] = value.split(",") if name == "outputs" else value
     # A query is text: here "50" is a number.
-    return validated(schema, fields, strict=False)
+    return _validated(schema, fields, strict=False)
 
 
 async def _read(request: Request) -> bytes:
@@ -88,22 +88,23 @@ async def _read(request: Request) -> bytes:
     raise MalformedBody("The client hung up before the whole body had come.")
 
 
-def _parse(content: bytes, schema: type[Schema]) -> Schema:
+def parse(content: bytes | str, schema: type[Schema], what: str = "body") -> Schema:
+    """The JSON object of the schema that `content` is; `what` is what people call it.
+
+    Raises:
+        MalformedBody: it is no JSON object.
+        InvalidField: a field is missing, unknown or of the wrong type.
+    """
     try:
         document = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"The body is not valid JSON: {error}.") from error
+        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from error
     if not isinstance(document, dict):
-        raise MalformedBody("The body must be a JSON object.")
-    return validated(schema, document, strict=True)
+        raise MalformedBody(f"The {what} must be a JSON object.")
+    return _validated(schema, document, strict=True)
 
 
-def validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:
-    """An object of the schema.
-
-    Raises:
-        InvalidField: a field is missing, unknown or of the wrong type.
-    """
+def _validated(schema: type[Schema], fields: Mapping[str, Any], *, strict: bool) -> Schema:
     try:
         return schema.model_validate(fields, strict=strict)
     except ValidationError as error:

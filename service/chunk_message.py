@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from bundle import Tensor
 from service import npy
-from service.body import validated
+from service.body import parse
 from service.errors import InvalidField, MalformedBody, WrongShape
-from service.schemas import StreamMessage
+from service.stream_schemas import StreamMessage
 from service.tensors import check_unmixed, to_tensor
 
 
@@ -43,13 +42,7 @@ def read(content: bytes | str, expected: Tensor) -> Said:
             return Said(_chunk(npy.decode(content), expected))
         except npy.NotNpy as error:
             raise MalformedBody(f"The binary message is not valid .npy: {error}.") from error
-    try:
-        document = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise MalformedBody(f"The text message is not valid JSON: {error}.") from error
-    if not isinstance(document, dict):
-        raise MalformedBody("A text message must be a JSON object.")
-    message = validated(StreamMessage, document, strict=True)
+    message = parse(content, StreamMessage, "text message")
     if not message.model_fields_set:
         raise InvalidField("Field `inputs`: the message says nothing; send a chunk, or `end`.", field="inputs")
     if "true" in content or "false" in content:

@@ -26,18 +26,11 @@ from pydantic import BaseModel
 
 from service import npy, stream_client
 from service.anytime_error import AnytimeError, raise_problem
-from service.schemas import (
-    AnswerHead,
-    FeedbackResponse,
-    Label,
-    ModelCard,
-    ModelList,
-    Output,
-    PredictResponse,
-    Progress,
-    StreamEvent,
-)
+from service.model_schemas import ModelCard, ModelList
+from service.schema import Output
+from service.schemas import AnswerHead, FeedbackResponse, Label, PredictResponse, Progress
 from service.stream_client import StreamKnobs
+from service.stream_schemas import StreamEvent
 
 __all__ = ["AnytimeClient", "AnytimeError", "ArrayAnswer", "AsyncAnytimeClient"]
 

@@ -16,20 +16,19 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
 from bundle import Manifest
+from service.buckets import SECONDS
 from service.engine.gate import Fate
-from service.engine.scheduler import Step
 from service.engine.stream import stream_key
 from service.engine.ticket import StoppedBy, Ticket
 from service.errors import codes
 from service.ingress import Visit
 from service.ledger import Classes
+from service.step_metrics import StepMetrics
 from service.stream_metrics import StreamMetrics
 
 Instrument = TypeVar("Instrument", bound=MetricWrapperBase)
 
-SECONDS = (1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 OVERSHOOT_SECONDS = (0, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.5)
-ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MEMBERS = (*range(1, 17), 24, 32)
 ANSWERS = tuple(reason for reason in StoppedBy if reason is not StoppedBy.ABANDONED)
 
@@ -66,22 +65,14 @@ class _Model:
     """Empty for a classifier."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Steps:
-    """Instruments of one model's steps, a list with one for each member."""
-
-    duration: list[Histogram]
-    rows: list[Histogram]
-
-
 class Metrics:
     """All instruments of the service."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.registry = registry
+        self.steps = StepMetrics(registry)
         self.streams = StreamMetrics(registry)
         self._models: dict[str, _Model] = {}
-        self._steps: dict[str, _Steps] = {}
         self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._labelled_by_model: list[MetricWrapperBase] = []
         self._latencies: dict[tuple[str, int], Histogram] = {}
@@ -110,14 +101,6 @@ class Metrics:
             "queue_duration_seconds", "From the request's head to its first step.", SECONDS, "model"
         )
         self._members_used = self._histogram("members_used", "Members in the answer.", MEMBERS, "model", "stopped_by")
-        self._member_duration = self._histogram(
-            "member_duration_seconds",
-            "One step of a member, or of several side by side, as in 1-5.",
-            SECONDS,
-            "model",
-            "member",
-        )
-        self._batch_rows = self._histogram("batch_rows", "Rows in a step.", ROWS, "model", "member")
         self._accuracy = self._gauge(
             "prefix_accuracy",
             "Accuracy after each number of members; source: validation (the manifest's) or feedback.",
@@ -161,9 +144,9 @@ class Metrics:
             prefixes=[] if regression else [self._prefix(model, member + 1) for member in members],
             regressions=[self._regression(model, member + 1) for member in members] if regression else [],
         )
-        self._steps[model] = self._steps_of(model, len(members))
+        self.steps.serve(model, len(members))
         if manifest.streaming:
-            self._steps[stream_key(model)] = self._steps_of(stream_key(model), len(manifest.streaming))
+            self.steps.serve(stream_key(model), len(manifest.streaming))
             self.streams.serve(model)
         for prefix in manifest.prefixes:
             if prefix.accuracy is not None:
@@ -174,10 +157,10 @@ class Metrics:
     def forget(self, model: str) -> None:
         """Drop the series of a bundle that has been unloaded."""
         self._models.pop(model, None)
-        for key in (model, stream_key(model)):
-            self._steps.pop(key, None)
-            for instrument in self._labelled_by_model:
-                instrument.remove_by_labels({"model": key})
+        for instrument in self._labelled_by_model:
+            instrument.remove_by_labels({"model": model})
+        self.steps.forget(model)
+        self.steps.forget(stream_key(model))
         self.streams.forget(model)
         self._counts = {key: value for key, value in self._counts.items() if key[0] != model}
 
@@ -203,18 +186,6 @@ class Metrics:
             ("device_thread_alive", "1 while the thread that runs members lives.", device_thread_alive),
         ):
             self._gauge(name, text).set_function(value)
-
-    def step_done(self, step: Step, duration_s: float) -> None:
-        """The worker's `on_step`; rehearsals on nobody's rows are left out."""
-        steps = self._steps.get(step.model)
-        if step.tickets and steps is not None:
-            if step.width > 1:
-                members = f"{step.member}-{step.members[-1]}"
-                self._member_duration.labels(step.model, members).observe(duration_s)
-            else:
-                steps.duration[step.member].observe(duration_s)
-            for member in step.members:
-                steps.rows[member].observe(step.rows)
 
     def answered(self, visit: Visit, now: float) -> None:
         """The ingress' `on_answered`."""
@@ -289,12 +260,6 @@ class Metrics:
         if child is None:
             child = self._latencies[route, status] = self._latency.labels(route, status)
         return child
-
-    def _steps_of(self, model: str, members: int) -> _Steps:
-        return _Steps(
-            [self._member_duration.labels(model, member) for member in range(members)],
-            [self._batch_rows.labels(model, member) for member in range(members)],
-        )
 
     def _prefix(self, model: str, members: int) -> _Prefix:
         return _Prefix(

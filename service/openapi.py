@@ -13,16 +13,8 @@ from pydantic.json_schema import models_json_schema
 
 from service.errors import kinds
 from service.routes.documented import REFERENCE
-from service.schemas import (
-    AnswerHead,
-    ContinueRequest,
-    FeedbackRequest,
-    PredictRequest,
-    ProblemDocument,
-    Progress,
-    StreamEvent,
-    StreamMessage,
-)
+from service.schemas import AnswerHead, ContinueRequest, FeedbackRequest, PredictRequest, ProblemDocument, Progress
+from service.stream_schemas import StreamEvent, StreamMessage
 
 VERSION = "1"
 """Of the contract, not of the release: raised when a client must change."""

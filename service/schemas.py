@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import ConfigDict, Field, WithJsonSchema
 
-from bundle import Prefix, Tensor
+from service.schema import Answered, Asked, Output, example
 
-Output = Literal["probabilities", "logits"]
 Value = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 """What a float32 can hold."""
 Rows = Annotated[
@@ -18,20 +17,7 @@ Rows = Annotated[
 ]
 
 
-def _example(example: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(json_schema_extra={"examples": [example]})
-
-
-class _Request(BaseModel):
-    # Strict: "50" is no number, and a misspelt field is an error rather than a silent default.
-    model_config = ConfigDict(strict=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class _Response(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-
-class Knobs(_Request):
+class Knobs(Asked):
     """What a request says beside its samples: in the JSON body, or in the query beside an .npy body."""
 
     deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
@@ -60,10 +46,10 @@ class Knobs(_Request):
     """Keep the state for this long, so that POST /predict/{request_id}/continue can go on from this answer."""
 
 
-class ContinueRequest(_Request):
+class ContinueRequest(Asked):
     """How much longer an answered request may take."""
 
-    model_config = _example({"deadline_ms": 50.0, "keep_ms": 1000.0})
+    model_config = example({"deadline_ms": 50.0, "keep_ms": 1000.0})
 
     deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Milliseconds from the arrival of this request's head to its answer. Absent: all members are run."""
@@ -75,43 +61,15 @@ class ContinueRequest(_Request):
     """Keep the state on for this long. Absent: this is the last time it is continued."""
 
 
-class StreamKnobs(_Request):
-    """What a stream is asked for, in the query of GET /stream."""
-
-    model: str | None = None
-    """Name of the bundle; may be left out while only one is served."""
-    version: Annotated[int, Field(ge=1)] | None = None
-    """Version of the bundle; absent: the highest that is served. The stream stays with it to its end."""
-    deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
-    """Milliseconds from the arrival of a chunk to its answer. Absent: all members are run on each chunk."""
-    exit_confidence: Annotated[float | None, Field(gt=0, le=1)] = None
-    """End the stream with the first answer whose calibrated confidence reaches this."""
-    outputs: Annotated[list[Output], Field(strict=False)] = []
-    """What each answer of a classifier holds beside class, index and confidence."""
-
-
-class StreamMessage(_Request):
-    """A text message of a stream's client. A binary one is a chunk as one .npy array."""
-
-    model_config = _example({"inputs": [[0.1, 0.2], [0.3, 0.4]]})
-
-    inputs: Annotated[Any, WithJsonSchema({"type": ["array", "null"], "items": {}})] = None
-    """One chunk: the steps that follow those before, in the shape that the `open` event gives."""
-    deadline_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
-    """For this chunk and those after it, in place of the query's."""
-    end: bool = False
-    """The stream ends with this message."""
-
-
 class PredictRequest(Knobs):
     """A batch of samples and how long the answer may take."""
 
-    model_config = _example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
+    model_config = example({"inputs": [[5.1, 3.5, 1.4, 0.2]], "deadline_ms": 20.0, "outputs": ["probabilities"]})
 
     inputs: Rows
 
 
-class Prediction(_Response):
+class Prediction(Answered):
     """The answer for one sample."""
 
     class_: Annotated[str, Field(alias="class")]
@@ -128,7 +86,7 @@ class Prediction(_Response):
     """Members in this sample's answer; given when samples of the request left early."""
 
 
-class AnswerHead(_Response):
+class AnswerHead(Answered):
     """What is told of an answer beside its numbers."""
 
     model: str
@@ -165,7 +123,7 @@ class AnswerHead(_Response):
 class PredictResponse(AnswerHead):
     """The last prefix that was finished in time."""
 
-    model_config = _example(
+    model_config = example(
         {
             "model": "iris",
             "version": 1,
@@ -189,7 +147,7 @@ class PredictResponse(AnswerHead):
     """Of a regression: for each sample the running average of each output, in the unit of the labels."""
 
 
-class Progress(_Response):
+class Progress(Answered):
     """One finished prefix of a request that is still under way."""
 
     members_used: int
@@ -206,77 +164,20 @@ class Progress(_Response):
     """Of a regression: for each sample the running average of each output, in the unit of the labels."""
 
 
-EndedBy = Literal["exit_confidence", "complete", "end", "shutdown"]
-
-
-class StreamProblem(_Response):
-    """Why a chunk was not answered; the stream goes on."""
-
-    code: str
-    detail: str
-
-
-class StreamEvent(_Response):
-    """The answer to one chunk of a stream; the one of the kind `final` is the last."""
-
-    model_config = _example(
-        {
-            "event": "chunk",
-            "steps_seen": 40,
-            "steps": 40,
-            "members_used": 2,
-            "members_total": 3,
-            "class": "yes",
-            "index": 11,
-            "confidence": 0.81,
-            "elapsed_ms": 1.92,
-            "stopped_by": "deadline",
-            "ended_by": None,
-            "problem": None,
-        }
-    )
-
-    event: Literal["chunk", "final"]
-    steps_seen: int
-    """Of the sequence, by the service."""
-    steps: int
-    """Of the sequence, by the answer: fewer than `steps_seen` only in a `final` event whose chunk could not be answered
-    in time; 0 where there is no answer."""
-    members_used: int
-    """The answer is the mean of so many members, each of which has seen all these steps."""
-    members_total: int
-    class_: Annotated[str | None, Field(alias="class")] = None
-    index: int | None = None
-    confidence: float | None = None
-    """Calibrated on whole sequences: of a part of one it is an indication."""
-    probabilities: list[float] | None = None
-    logits: list[float] | None = None
-    values: list[float] | None = None
-    """Of a regression."""
-    elapsed_ms: float | None
-    """From the arrival of the chunk to the answer."""
-    stopped_by: Literal["complete", "deadline", "exit_confidence", "member_failed", "shutdown"] | None
-    """Why no further member was run."""
-    ended_by: EndedBy | None
-    """Why this is the last event."""
-    problem: StreamProblem | None
-    """Why this chunk has no answer."""
-
-
 Label = Annotated[int, Field(ge=-(2**31), lt=2**31)] | Value | str | Annotated[list[Value], Field(min_length=1)]
 
 
-class FeedbackRequest(_Request):
+class FeedbackRequest(Asked):
     """True labels for a request that has been answered: classes, or the values of a regression."""
 
-    model_config = _example({"request_id": "0f8fad5bd9cb469fa16570867728950e", "labels": ["setosa"]})
+    model_config = example({"request_id": "0f8fad5bd9cb469fa16570867728950e", "labels": ["setosa"]})
 
     request_id: str
     labels: Annotated[list[Label], Field(min_length=1)]
     """One per sample, in order: an index or the name of a class; of a regression a number, or one for each output."""
 
 
-class FeedbackResponse(_Response):
+class FeedbackResponse(Answered):
     """What the labels say about the answer."""
 
     request_id: str
@@ -288,98 +189,18 @@ class FeedbackResponse(_Response):
     samples: int
 
 
-class MemberCard(_Response):
-    """One member as it runs here."""
-
-    index: int
-    flops: float
-    parameters: int
-    combine: Literal["mean", "replace"]
-    reads_members: list[int]
-    """Earlier members whose activations it reads."""
-    median_ms: float | None
-    """Measured at warm-up on one row; null until then."""
-
-
-class Heat(_Response):
-    """Members of a wave on zeros at warm-up, at one batch size: medians."""
-
-    rows: int
-    side_by_side_ms: float
-    one_by_one_ms: float
-    used: bool
-    """Whether batches up to this size, and above the one before, may be run side by side."""
-
-
-class WaveCard(_Response):
-    """Members that follow each other and have no path between them."""
-
-    members: list[int]
-    heats: list[Heat]
-
-
-class ExecutionCard(_Response):
-    """Whether members run side by side."""
-
-    wanted: Literal["sequential", "parallel", "auto"]
-    """The setting ANYTIME_EXECUTION."""
-    parallel: bool
-    """Whether any do."""
-    reason: str
-    """One sentence."""
-    waves: list[WaveCard]
-    """What was measured, if anything."""
-
-
-class ModelCard(_Response):
-    """A served bundle."""
-
-    name: str
-    version: int
-    ready: bool
-    provider: str
-    """onnxruntime's execution provider: where the members run."""
-    execution: ExecutionCard | None
-    """Null until the members have been measured."""
-    task: str
-    input: Tensor
-    chunk_steps: int | None
-    """Steps of a chunk of GET /stream; null: the model takes no stream."""
-    classes: list[str]
-    members: list[MemberCard]
-    prefixes: list[Prefix]
-    """Quality of each prefix on the held-out split."""
-
-
-class LoadFailure(_Response):
-    """A version that was to be served and is not."""
-
-    name: str
-    version: int | None
-    detail: str
-    """One sentence that says what is wrong with the bundle."""
-
-
-class ModelList(_Response):
-    """All served bundles."""
-
-    models: list[ModelCard]
-    failures: list[LoadFailure] = []
-    """Of each name, the latest attempt to load it, if that failed; what was served before still is."""
-
-
-class Status(_Response):
+class Status(Answered):
     """Health or readiness."""
 
     status: str
 
 
-class ProblemDocument(_Response):
+class ProblemDocument(Answered):
     """RFC 9457: what went wrong. Some codes add fields of their own."""
 
     model_config = ConfigDict(
         extra="allow",
-        **_example(
+        **example(
             {
                 "type": "urn:anytime-distil:problem:wrong_shape",
                 "title": "Unprocessable Entity",

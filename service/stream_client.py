@@ -15,7 +15,8 @@ from websockets.sync.client import connect
 
 from service import npy
 from service.anytime_error import AnytimeError, raise_problem
-from service.schemas import Output, StreamEvent
+from service.schema import Output
+from service.stream_schemas import StreamEvent
 
 END = '{"end":true}'
 

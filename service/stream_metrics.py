@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from service.schemas import EndedBy
+from service.stream_schemas import EndedBy
 
 Ending = Literal[EndedBy, "hung_up", "idle", "refused", "failed"]
 """How a stream ended; `refused`: by a message that cannot be what it is, `failed`: by the service's fault."""

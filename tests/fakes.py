@@ -12,7 +12,7 @@ from service.engine.cost import CostModel, MemberCost, WaveCosts
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import Deadline
 from service.engine.profile import Profile
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 from tests.tiny import FEATURES, samples
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from benchmarks.simulation.world import MAX_BATCH_ROWS, MEMBER_S, World, cost_model, seconds
 from service.engine.deadline import Deadline
-from service.engine.scheduler import Scheduler, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Step
 from service.engine.ticket import StoppedBy, Ticket
 
 Floats = npt.NDArray[np.float64]

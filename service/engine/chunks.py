@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle import Bundle
 from service.engine.providers import Provider, open_chunk
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.stream import Array
 from service.engine.ticket import Logits
 

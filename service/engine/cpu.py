@@ -9,7 +9,7 @@ from service.engine.chunks import ChunkMember
 from service.engine.lanes import CpuLanes
 from service.engine.member import CpuMember
 from service.engine.providers import CPU
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.stream import stream_key
 from service.engine.ticket import Logits, Rows, Ticket
 

@@ -18,8 +18,8 @@ from service.engine.bound import BoundMember
 from service.engine.chunks import ChunkMember
 from service.engine.providers import CUDA, Provider
 from service.engine.rows import RowMover
-from service.engine.scheduler import Step
 from service.engine.slots import BUCKETS, INPUT, DeviceRows, Key, Slot, bucket_of, consecutive, padded
+from service.engine.step import Step
 from service.engine.stream import stream_key
 from service.engine.ticket import Logits, Rows, Ticket
 

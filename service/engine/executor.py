@@ -9,7 +9,7 @@ from collections.abc import Generator
 from typing import Protocol
 
 from bundle import Bundle
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits, Rows, Ticket
 
 

@@ -17,7 +17,7 @@ from typing import Literal, Protocol
 from service.engine.alarm import Alarms
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.scheduler import Settled
+from service.engine.step import Settled
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.engine.worker import Worker
 

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 
 from bundle import Bundle
 from service.engine.member import CpuMember
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits
 from service.engine.waves import wide_waves
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from bundle import Bundle
 from service.engine.providers import CPU, open_member
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits
 from service.engine.wiring import forget_unread, outputs_read_later
 

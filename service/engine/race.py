@@ -14,7 +14,7 @@ from service.engine.deadline import Clock
 from service.engine.executor import Executor, Lanes
 from service.engine.recent import at_quantile
 from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS
-from service.engine.scheduler import Step
+from service.engine.step import Step
 
 UNCOUNTED_HEATS = 2
 """The sessions of the lanes have not been run before; the others have been rehearsed."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from service.engine.cost import MemberCost, batch_sizes
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
-from service.engine.scheduler import Step
+from service.engine.step import Step
 
 UNCOUNTED_RUNS = 4
 """Two plain runs, one that captures a graph, and its first replay."""

@@ -11,10 +11,7 @@ optional.
 - Requests for the same member of the same model share a step, as long as nobody in it is predicted to be late
   because of the others and the further rows are worth more than what else the device could do.
 - A member that is predicted to end after a request's deadline is not started for it.
-
-- Members without a path between them may share a step too (a *wave*), where they are sooner done so than in turn; while
-  others wait, only where that gives more right answers per second than the first of them alone. Mandatory steps are
-  never widened, nor those of requests whose rows may leave early.
+- Members without a path between them may share an optional step, side by side (`width`).
 
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
 those to come. What a step may cost those ranks it, no more.
@@ -32,14 +29,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from service.engine.arrears import Arrears
 from service.engine.arrivals import Arrivals
-from service.engine.cost import CostModel, WaveCosts
-from service.engine.plan import MARGIN, best_move
+from service.engine.cost import CostModel
+from service.engine.plan import best_move
+from service.engine.step import Key, Settled, Step
 from service.engine.ticket import StoppedBy, Ticket
 from service.engine.waiting import Waiting
+from service.engine.width import Width
 
 PATIENCE_S = 1.0
 """A waiting request is as urgent as one whose deadline is this long after its arrival, or its own if earlier."""
@@ -53,32 +51,6 @@ MISFITS = 8
 ROUNDING_S = 1e-6
 """Differences of instants below this are rounding."""
 
-Key = tuple[str, int]
-"""Model and member."""
-
-
-class Step(NamedTuple):
-    """One run of one member, or of several side by side. Without tickets it is a rehearsal on rows of zeros."""
-
-    model: str
-    member: int
-    tickets: tuple[Ticket, ...]
-    rows: int
-    width: int = 1
-    """Members of a wave that run side by side, `member` and those that follow it."""
-
-    @property
-    def members(self) -> range:
-        """The members that run."""
-        return range(self.member, self.member + self.width)
-
-
-class Settled(NamedTuple):
-    """A request that gets no further member, and why."""
-
-    ticket: Ticket
-    stopped_by: StoppedBy
-
 
 class Scheduler:
     """The policy as a state machine: admit, next_step, complete or fail, cancel; `take_settled` after each."""
@@ -87,6 +59,7 @@ class Scheduler:
         self._costs = costs
         self._max_batch_rows = max_batch_rows
         self._arrivals = Arrivals()
+        self._width = Width(costs, self._arrivals)
         self._arrears = Arrears(max_batch_rows)
         self._places: dict[Ticket, int] = {}
         self._mandatory: dict[Key, Waiting[tuple[float, float]]] = {}
@@ -118,18 +91,16 @@ class Scheduler:
         while (urgent := self._most_urgent()) is not None:
             batch = self._mandatory_batch(urgent, now)
             if batch:
-                return Step(*urgent, batch, sum(ticket.rows for ticket in batch))
+                return _step(urgent, batch)
         if self._arrears and (behind := self._arrears.take(first=True)):
-            return _step_of(behind)
+            return _catch_up(behind)
         valuable = self._most_valuable(now)
         if valuable is not None:
             key, rate_elsewhere = valuable
             batch = self._optional_batch(key, rate_elsewhere, now)
-            rows = sum(ticket.rows for ticket in batch)
-            waves = self._costs.waves(key[0])
-            return Step(*key, batch, rows, 1 if waves is None else self._width(key, batch, rows, waves, now))
+            return _step(key, batch, self._width.of(key, batch, now, alone=not self.waiting))
         if self._arrears:
-            return _step_of(self._arrears.take(first=False))
+            return _catch_up(self._arrears.take(first=False))
         return self._next_rehearsal(now)
 
     def complete(self, tickets: Iterable[Ticket], now: float) -> None:
@@ -352,38 +323,6 @@ class Scheduler:
             queue.push(-rate, self._new_place(), ticket)
         return tuple(batch)
 
-    def _width(self, key: Key, batch: Sequence[Ticket], rows: int, waves: WaveCosts, now: float) -> int:
-        """How many members to run side by side for a batch, `key`'s first.
-
-        If nobody else waits, the others would be next anyway: it is enough that all are sooner done than in turn and
-        that this costs requests to come no more. Else they must be worth more per second than the first alone.
-
-        What is better is judged by what all took at warm-up: of those that are not run now, nothing newer is known.
-        """
-        model, member = key
-        widest = min([waves.widest(member, rows), *(_members_wanted(ticket) for ticket in batch)])
-        if widest < 2:
-            return 1
-        slack_s = min(ticket.deadline.slack(now) for ticket in batch)
-        in_turn_s = self._costs.typical(model, member, rows)
-        in_turn_loss = self._arrivals.loss(in_turn_s)
-        best, best_rate = 1, (_gain(batch, 1) - in_turn_loss) / in_turn_s
-        for width in range(2, widest + 1):
-            seconds = waves.typical(member, width, rows)
-            next_s = self._costs.typical(model, member + width - 1, rows)
-            in_turn_s += next_s
-            in_turn_loss += self._arrivals.loss(next_s)
-            late = waves.predict(member, width, rows, now) > slack_s
-            if late or (seconds > in_turn_s and not waves.forced):
-                continue
-            loss = self._arrivals.loss(seconds)
-            # Of those that are equally good, the widest: each step costs a little beside its members.
-            if waves.forced or (not self.waiting and loss <= in_turn_loss + MARGIN):
-                best = width
-            elif self.waiting and (worth := _gain(batch, width) - loss) >= best_rate * seconds - MARGIN:
-                best, best_rate = width, worth / seconds
-        return best
-
     def _next_rehearsal(self, now: float) -> Step | None:
         if self._doubted is None or now < self._rehearsed_at + REHEARSAL_INTERVAL_S:
             return None
@@ -392,21 +331,15 @@ class Scheduler:
         return Step(model, member, (), min(rows, self._max_batch_rows))
 
 
-def _members_wanted(ticket: Ticket) -> int:
-    """Members that may run for a request without a look at its answer in between."""
-    return 1 if ticket.exit is not None else ticket.member_limit - ticket.depth
-
-
-def _gain(batch: Sequence[Ticket], width: int) -> float:
-    """Right answers expected of the next `width` members; times 2 for each level of priority."""
-    return sum((one.expected[width] - one.expected[0]) * 2.0**one.priority for one in batch)
-
-
 def _impatient(ticket: Ticket, now: float) -> bool:
     """Whether a request without a deadline has waited so long that its members have become mandatory."""
     return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now
 
 
-def _step_of(tickets: Sequence[Ticket]) -> Step:
-    first = tickets[0]
-    return Step(first.model, first.depth, tuple(tickets), sum(ticket.rows for ticket in tickets))
+def _step(key: Key, tickets: tuple[Ticket, ...], width: int = 1) -> Step:
+    return Step(*key, tickets, sum(ticket.rows for ticket in tickets), width)
+
+
+def _catch_up(tickets: Sequence[Ticket]) -> Step:
+    """The next run of a member that is behind."""
+    return _step((tickets[0].model, tickets[0].depth), tuple(tickets))

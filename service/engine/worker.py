@@ -22,7 +22,8 @@ from bundle.exits import confidence
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
-from service.engine.scheduler import Scheduler, Settled, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Settled, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 
 log = logging.getLogger(__name__)

@@ -32,7 +32,8 @@ from service.ingress import Visit
 from service.keeping import check_keep
 from service.knobs import terms
 from service.ledger import Answered
-from service.schemas import Output, PredictRequest
+from service.schema import Output
+from service.schemas import PredictRequest
 from service.tensors import to_tensor
 
 

@@ -38,8 +38,8 @@ from service.errors import (
 from service.ingress import Visit
 from service.mailbox import Gone, Idle, Mailbox, Message, Stopped
 from service.routes.answering import check_deadline, check_open, deadline_of, overloaded, predictions, published_of
-from service.schemas import EndedBy, StreamKnobs
 from service.stream_metrics import ChunkOutcome, Ending
+from service.stream_schemas import EndedBy, StreamKnobs
 
 log = logging.getLogger(__name__)
 

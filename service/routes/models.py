@@ -10,10 +10,10 @@ from service.deployments import Deployment
 from service.engine.execution import Verdict
 from service.engine.worker import WorkerStopped
 from service.errors import BadBundle, NoSuchBundle, ShuttingDown
+from service.model_schemas import ExecutionCard, Heat, LoadFailure, MemberCard, ModelCard, ModelList, WaveCard
 from service.repository import without_folder
 from service.routes.answering import check_open
 from service.routes.documented import problems
-from service.schemas import ExecutionCard, Heat, LoadFailure, MemberCard, ModelCard, ModelList, WaveCard
 
 router = APIRouter()
 

@@ -16,7 +16,8 @@ from service.ingress import Visit, visit_of
 from service.keeping import keep
 from service.routes.answering import admit, answers, close, probabilities, published_of, run
 from service.routes.documented import ANSWER, body_or_array, followed_up, or_array, problems
-from service.schemas import Output, PredictRequest, PredictResponse
+from service.schema import Output
+from service.schemas import PredictRequest, PredictResponse
 
 router = APIRouter()
 

@@ -19,7 +19,7 @@ from service.mailbox import Mailbox
 from service.routes.answering import check_deadline, check_open, check_outputs
 from service.routes.conversation import Conversation
 from service.routes.documented import parameters, problems
-from service.schemas import StreamKnobs
+from service.stream_schemas import StreamKnobs
 
 router = APIRouter()
 

@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from service.app import create_app
 from service.engine.cpu import CpuExecutor
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits, StoppedBy
 from service.errors import Problem
 from service.metrics import Metrics

@@ -26,7 +26,7 @@ from service.client import AnytimeClient, AnytimeError
 from service.engine.cost import MemberCost
 from service.engine.cpu import CpuExecutor
 from service.engine.executor import Executor
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits, Ticket
 from service.settings import Settings
 from tests.fakes import FailingExecutor, FakeClock, HeldExecutor, TimedExecutor

@@ -17,8 +17,8 @@ from service.client import AnytimeClient
 from service.engine import scheduler
 from service.engine.cuda import DeviceExecutor
 from service.engine.providers import CPU
-from service.engine.scheduler import Step
-from service.schemas import ExecutionCard
+from service.engine.step import Step
+from service.model_schemas import ExecutionCard
 from service.settings import Settings
 from tests.fakes import FakeClock, WideExecutor
 from tests.service.server import Server, serving

@@ -14,7 +14,7 @@ from bundle import BundleNotFound, InvalidBundle, write_bundle
 from service.app import create_app
 from service.context import Context
 from service.engine.cpu import CpuExecutor
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Logits
 from service.errors import UnknownModel
 from service.settings import Settings

@@ -203,11 +203,12 @@ def test_the_committed_document_is_what_its_results_give(tmp_path: Path):
     assert written == (ROOT / "docs" / DOCUMENT).read_text()
 
 
-def test_a_result_of_other_settings_than_the_recipes_is_told(tmp_path: Path):
+def test_a_result_of_other_settings_than_the_recipes_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     recorder = Recorder()
-    recorder.run(tmp_path, 1)
-    assert "other settings" not in render(tmp_path, [recorder.experiment]).read_text()
     recorder.run(tmp_path, 1, "epochs=7")
+    assert "other settings" not in render(tmp_path, [recorder.experiment]).read_text(), "its command says so"
+    changed = dataclasses.replace(RECIPES["digits"], config=dataclasses.replace(DIGITS, batch_size=13))
+    monkeypatch.setitem(RECIPES, "digits", changed)
     assert "other settings than the recipe has now: digits." in render(tmp_path, [recorder.experiment]).read_text()
 
 

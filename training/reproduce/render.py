@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from training.recipes import RECIPES
@@ -61,15 +63,22 @@ def _provenance(cells: Sequence[Cell]) -> str:
 
 
 def _aged(experiment: Experiment, cells: Sequence[Cell]) -> str:
-    """Which recipes are no longer what was measured; nothing where all are."""
+    """Which recipes are no longer what was measured, but for what the command changed; nothing where all are."""
     arms = {(arm.recipe, arm.name): arm for arm in experiment.arms}
     aged = _distinct(
         cell.recipe
         for cell in cells
         if (arm := arms.get((cell.recipe, cell.arm)))
-        and arm.settings(RECIPES[cell.recipe].config.override([f"seed={cell.seed}"])).record() != cell.config
+        and arm.settings(RECIPES[cell.recipe].config.override([*_set(cell), f"seed={cell.seed}"])).record()
+        != cell.config
     )
     return f" Measured under other settings than the recipe has now: {', '.join(aged)}." if aged else ""
+
+
+def _set(cell: Cell) -> list[str]:
+    """What `--set` said in the command of a cell, as NAME=VALUE."""
+    words = shlex.split(cell.command)
+    return [value for word, value in pairwise(words) if word == "--set"]
 
 
 def _distinct(values: Iterable[str]) -> list[str]:

@@ -19,7 +19,7 @@ from service.engine.cuda import DeviceExecutor
 from service.engine.device import check_cuda, open_executor
 from service.engine.executor import Executor
 from service.engine.providers import CPU, CUDA, DeviceUnavailable, has_cuda_driver, open_session
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from tests.fakes import ticket
 from tests.tiny import tiny_graph, tiny_manifest, write_tiny
 

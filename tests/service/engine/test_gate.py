@@ -7,7 +7,7 @@ import pytest
 
 from service.engine.deadline import MonotonicClock
 from service.engine.gate import Gate, QueueFull
-from service.engine.scheduler import Settled
+from service.engine.step import Settled
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
 from tests.service.engine.test_ticket import A

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bundle.reference import running_average
 from service.engine.cpu import CpuExecutor
 from service.engine.member import Arrays, CpuMember
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from service.engine.ticket import Ticket
 from service.engine.waves import waves
 from tests.fakes import ticket

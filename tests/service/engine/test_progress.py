@@ -8,7 +8,7 @@ import pytest
 from service.engine.deadline import MonotonicClock
 from service.engine.gate import Gate, Outcome, QueueFull
 from service.engine.progress import refine
-from service.engine.scheduler import Settled
+from service.engine.step import Settled
 from service.engine.ticket import StoppedBy
 from tests.fakes import costs
 from tests.service.engine.test_gate import RecordingWorker, never, now, until_submitted

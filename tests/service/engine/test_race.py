@@ -9,7 +9,7 @@ from service.engine.cuda import DeviceExecutor
 from service.engine.execution import Execution, hindrance, judge
 from service.engine.providers import CPU
 from service.engine.race import MARGIN, MIN_RUNS, UNCOUNTED_HEATS, Race
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from tests.fakes import FakeClock, TimedExecutor, WideExecutor
 from tests.tiny_dag import write_dag
 

@@ -4,7 +4,7 @@ import pytest
 
 from bundle import Bundle
 from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS, UNCOUNTED_RUNS, Rehearsal, rehearse
-from service.engine.scheduler import Step
+from service.engine.step import Step
 from tests.fakes import FakeClock, TimedExecutor
 
 

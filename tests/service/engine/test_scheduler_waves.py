@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from service.engine.cost import CostModel
 from service.engine.profile import Profile
-from service.engine.scheduler import Scheduler, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Step
 from service.engine.ticket import Exit, StoppedBy, Ticket
 from tests.fakes import costs, profile, ticket
 

@@ -18,8 +18,8 @@ from service.engine.bound import has_control_flow
 from service.engine.cuda import DeviceExecutor
 from service.engine.device import open_executor
 from service.engine.providers import CPU, CUDA, with_graphs
-from service.engine.scheduler import Step
 from service.engine.slots import BUCKETS, PLAIN_RUNS, Captures, Slot, bucket_of, padded
+from service.engine.step import Step
 from service.engine.ticket import Ticket
 from tests.fakes import ticket
 

@@ -14,7 +14,8 @@ from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import Deadline
 from service.engine.executor import Executor
 from service.engine.providers import CPU
-from service.engine.scheduler import Scheduler, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Step
 from service.engine.stream import Part, Stream, stream_bytes, stream_key
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import FakeClock, costs, profile

@@ -19,7 +19,8 @@ from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
 from service.engine.profile import Profile
 from service.engine.providers import CPU
-from service.engine.scheduler import Scheduler, Settled, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Settled, Step
 from service.engine.ticket import Exit, Logits, StoppedBy, Ticket
 from service.engine.worker import Worker, WorkerStopped
 from tests.fakes import FailingExecutor, HeldExecutor, costs, ticket

@@ -12,7 +12,8 @@ import pytest
 
 from bundle import Bundle
 from bundle.reference import running_average
-from service.engine.scheduler import Scheduler, Settled, Step
+from service.engine.scheduler import Scheduler
+from service.engine.step import Settled, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 from service.engine.worker import Worker
 from tests.fakes import FakeClock, TimedLanes, WideExecutor, costs, ticket

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from bundle import Bundle
 from service.app import create_app
 from tests.fakes import FailingExecutor, HeldExecutor
 from tests.service.server import Server, serving
-from tests.service.sockets import (
+from tests.service.streams.sockets import (
     KEY,
     chunks,
     metric,
@@ -25,21 +24,8 @@ from tests.service.sockets import (
     opened,
     reference,
     settings,
-    stream_server,
 )
 from tests.tiny_stream import CHUNK_STEPS, FEATURES, STEPS, sequences, write_stream
-
-
-@pytest.fixture
-def bundle(models: Path) -> Bundle:
-    return write_stream(models)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave nothing behind."""
-    with stream_server(tmp_path_factory.mktemp("models")) as running:
-        yield running
 
 
 def refusal(server: Server, headers: dict[str, str] | None = None, **query: Any) -> tuple[int, dict[str, Any]]:

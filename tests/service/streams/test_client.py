@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -12,28 +12,15 @@ from bundle import Bundle
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError, AsyncAnytimeClient
 from tests.service.server import Server, serving
-from tests.service.sockets import (
+from tests.service.streams.sockets import (
     KEY,
     bundle_of,
     chunks,
     nothing_left,
     reference,
     settings,
-    stream_server,
 )
-from tests.tiny_stream import CHUNK_STEPS, STEPS, sequences, write_stream
-
-
-@pytest.fixture
-def bundle(models: Path) -> Bundle:
-    return write_stream(models)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave nothing behind."""
-    with stream_server(tmp_path_factory.mktemp("models")) as running:
-        yield running
+from tests.tiny_stream import CHUNK_STEPS, STEPS, sequences
 
 
 def test_the_client_yields_an_answer_for_each_chunk(shared: Server):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from service.app import create_app
 from service.engine import scheduler
 from tests.fakes import FakeClock, HeldExecutor, SteppedExecutor, TimedExecutor
 from tests.service.server import Server, serving
-from tests.service.sockets import (
+from tests.service.streams.sockets import (
     bundle_of,
     chunks,
     metric,
@@ -25,25 +24,12 @@ from tests.service.sockets import (
     opened,
     reference,
     settings,
-    stream_server,
 )
-from tests.tiny_stream import CHUNK_STEPS, FEATURES, STEPS, sequences, write_stream
+from tests.tiny_stream import CHUNK_STEPS, FEATURES, STEPS, sequences
 
 MEMBER_S = 10.0
 """What a run takes on the fake clock: far more than anything takes in truth, so that no real delay matters."""
 CHUNKS = STEPS // CHUNK_STEPS
-
-
-@pytest.fixture
-def bundle(models: Path) -> Bundle:
-    return write_stream(models)
-
-
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server for all tests that leave nothing behind."""
-    with stream_server(tmp_path_factory.mktemp("models")) as running:
-        yield running
 
 
 def test_each_chunk_is_answered_and_the_last_answer_is_that_of_the_whole_sequence(shared: Server):

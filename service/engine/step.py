@@ -1,0 +1,33 @@
+"""What the scheduler decides: which members run next on whose rows, and whom it is done with. Standard library only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from service.engine.ticket import StoppedBy, Ticket
+
+Key = tuple[str, int]
+"""Model and member."""
+
+
+class Step(NamedTuple):
+    """One run of one member, or of several side by side. Without tickets it is a rehearsal on rows of zeros."""
+
+    model: str
+    member: int
+    tickets: tuple[Ticket, ...]
+    rows: int
+    width: int = 1
+    """Members of a wave that run side by side, `member` and those that follow it."""
+
+    @property
+    def members(self) -> range:
+        """The members that run."""
+        return range(self.member, self.member + self.width)
+
+
+class Settled(NamedTuple):
+    """A request that gets no further member, and why."""
+
+    ticket: Ticket
+    stopped_by: StoppedBy

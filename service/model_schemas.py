@@ -1,0 +1,88 @@
+"""Answers about the bundles that are served."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from bundle import Prefix, Tensor
+from service.schema import Answered
+
+
+class MemberCard(Answered):
+    """One member as it runs here."""
+
+    index: int
+    flops: float
+    parameters: int
+    combine: Literal["mean", "replace"]
+    reads_members: list[int]
+    """Earlier members whose activations it reads."""
+    median_ms: float | None
+    """Measured at warm-up on one row; null until then."""
+
+
+class Heat(Answered):
+    """Members of a wave on zeros at warm-up, at one batch size: medians."""
+
+    rows: int
+    side_by_side_ms: float
+    one_by_one_ms: float
+    used: bool
+    """Whether batches up to this size, and above the one before, may be run side by side."""
+
+
+class WaveCard(Answered):
+    """Members that follow each other and have no path between them."""
+
+    members: list[int]
+    heats: list[Heat]
+
+
+class ExecutionCard(Answered):
+    """Whether members run side by side."""
+
+    wanted: Literal["sequential", "parallel", "auto"]
+    """The setting ANYTIME_EXECUTION."""
+    parallel: bool
+    """Whether any do."""
+    reason: str
+    """One sentence."""
+    waves: list[WaveCard]
+    """What was measured, if anything."""
+
+
+class ModelCard(Answered):
+    """A served bundle."""
+
+    name: str
+    version: int
+    ready: bool
+    provider: str
+    """onnxruntime's execution provider: where the members run."""
+    execution: ExecutionCard | None
+    """Null until the members have been measured."""
+    task: str
+    input: Tensor
+    chunk_steps: int | None
+    """Steps of a chunk of GET /stream; null: the model takes no stream."""
+    classes: list[str]
+    members: list[MemberCard]
+    prefixes: list[Prefix]
+    """Quality of each prefix on the held-out split."""
+
+
+class LoadFailure(Answered):
+    """A version that was to be served and is not."""
+
+    name: str
+    version: int | None
+    detail: str
+    """One sentence that says what is wrong with the bundle."""
+
+
+class ModelList(Answered):
+    """All served bundles."""
+
+    models: list[ModelCard]
+    failures: list[LoadFailure] = []
+    """Of each name, the latest attempt to load it, if that failed; what was served before still is."""

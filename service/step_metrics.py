@@ -1,0 +1,60 @@
+"""Prometheus instruments of the steps that the device runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Histogram
+
+from service.buckets import ROWS, SECONDS
+from service.engine.step import Step
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """Of one model, a list with one instrument for each member."""
+
+    duration: list[Histogram]
+    rows: list[Histogram]
+
+
+class StepMetrics:
+    """Instruments by `model`, `name/version` or a stream key, and `member`."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._duration = Histogram(
+            "anytime_member_duration_seconds",
+            "One step of a member, or of several side by side, as in 1-5.",
+            ("model", "member"),
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._rows = Histogram(
+            "anytime_batch_rows", "Rows in a step.", ("model", "member"), buckets=ROWS, registry=registry
+        )
+        self._series: dict[str, _Series] = {}
+
+    def serve(self, model: str, members: int) -> None:
+        """Make the series of a model's members."""
+        self._series[model] = _Series(
+            [self._duration.labels(model, member) for member in range(members)],
+            [self._rows.labels(model, member) for member in range(members)],
+        )
+
+    def forget(self, model: str) -> None:
+        """Drop the series of a model that has been unloaded."""
+        self._series.pop(model, None)
+        for instrument in (self._duration, self._rows):
+            instrument.remove_by_labels({"model": model})
+
+    def done(self, step: Step, duration_s: float) -> None:
+        """A step has been run; rehearsals on nobody's rows are left out."""
+        series = self._series.get(step.model)
+        if not step.tickets or series is None:
+            return
+        if step.width > 1:
+            self._duration.labels(step.model, f"{step.member}-{step.members[-1]}").observe(duration_s)
+        else:
+            series.duration[step.member].observe(duration_s)
+        for member in step.members:
+            series.rows[member].observe(step.rows)
