@@ -203,7 +203,7 @@ class Scheduler:
 
     def _in_time(self, ticket: Ticket, member: int, now: float) -> bool:
         """Whether the ticket alone is predicted to have that member's answer in time."""
-        return now + self._predict_each(ticket, now)[member] <= ticket.deadline.answer_by
+        return ticket.deadline.slack(now, self._predict_each(ticket, now)[member]) >= 0
 
     def _lose_patience(self, now: float) -> None:
         """Requests without a deadline that have waited long enough become mandatory."""

@@ -459,3 +459,14 @@ def test_a_batch_that_fits_but_for_rounding_is_not_formed():
     assert step is not None
     cost_s = model_costs.predict(step.model, step.member, step.rows, NOW)
     assert all(one.deadline.slack(NOW, cost_s) >= 0 for one in step.tickets)
+
+
+def test_a_request_that_fits_but_for_rounding_is_not_run():
+    """As above, for one alone: 5 ms are due 5 ms after 1000 s when added, and a hair too late when subtracted."""
+    model_costs = costs(0.003, per_row=0.001)
+    engine = Scheduler(model_costs, MAX_BATCH_ROWS)
+    one = ticket(rows=3, arrived=NOW, budget_s=0.005, members=1)
+    assert NOW + model_costs.predict("tiny/1", 0, 3, NOW) <= one.deadline.answer_by
+    assert one.deadline.slack(NOW, model_costs.predict("tiny/1", 0, 3, NOW)) < 0
+    engine.admit(one, NOW)
+    assert [(settled.ticket, settled.stopped_by) for settled in engine.take_settled()] == [(one, StoppedBy.DEADLINE)]
