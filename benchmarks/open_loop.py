@@ -2,13 +2,15 @@
 
 A closed loop waits for answers, so a slow server is asked less and looks better than it is (coordinated omission).
 Here latency counts from the scheduled moment. A client that is late itself asks for what is left of the deadline, as a
-caller in a chain of services does, and how late it was is reported.
+caller in a chain of services does, and how late it was is reported. The loop's own time is not used to measure: it is
+that of the last turn of the loop, in whole milliseconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +71,8 @@ def fire(address: str, shots: Sequence[Shot]) -> list[Hit]:
 async def _fire(address: str, shots: Sequence[Shot]) -> list[Hit]:
     loop = asyncio.get_running_loop()
     pool = _Pool(address)
-    start = loop.time() + 0.05
+    lead_s = 0.05
+    start, start_of_timers = time.monotonic() + lead_s, loop.time() + lead_s
     hits: list[asyncio.Future[Hit]] = [loop.create_future() for _ in shots]
     tasks = set[asyncio.Task[None]]()
 
@@ -79,7 +82,7 @@ async def _fire(address: str, shots: Sequence[Shot]) -> list[Hit]:
         task.add_done_callback(tasks.discard)
 
     for index, shot in enumerate(shots):
-        loop.call_at(start + shot.at, launch, index)
+        loop.call_at(start_of_timers + shot.at, launch, index)
     try:
         return list(await asyncio.gather(*hits))
     finally:
@@ -87,9 +90,8 @@ async def _fire(address: str, shots: Sequence[Shot]) -> list[Hit]:
 
 
 async def _one(pool: _Pool, shot: Shot, start: float, hit: asyncio.Future[Hit]) -> None:
-    loop = asyncio.get_running_loop()
     scheduled = start + shot.at
-    late = loop.time() - scheduled
+    late = time.monotonic() - scheduled
     status, content = 0, b""
     left_s = shot.deadline_s - late
     try:
@@ -97,7 +99,7 @@ async def _one(pool: _Pool, shot: Shot, start: float, hit: asyncio.Future[Hit]) 
             status, content = await pool.post(shot.path, shot.compose(left_s * 1e3))
     except (TimeoutError, OSError):
         pass
-    hit.set_result(Hit(status, content, loop.time() - scheduled, late))
+    hit.set_result(Hit(status, content, time.monotonic() - scheduled, late))
 
 
 class _Pool:
