@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench schema clean
+.PHONY: help demo test fuzz lint format bench schema clean
 
 help: ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -19,6 +19,9 @@ demo: .venv/.installed ## train on real digits, serve, and show accuracy against
 
 test: lint ## lint, type-check and test
 	$(BIN)/python -m pytest -q
+
+fuzz: .venv/.installed ## run the property tests on examples that differ each time
+	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=default
 
 lint: .venv/.installed ## ruff and mypy
 	$(BIN)/ruff check .
