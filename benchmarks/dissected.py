@@ -162,11 +162,12 @@ def _decode_once() -> None:
     async def decoded(request: Request) -> PredictRequest:
         if "request" in known:
             await request.receive()
-            return cast(PredictRequest, known["request"])
+            return cast(PredictRequest, known["request"].model_copy())
         wanted: PredictRequest = await decode(request)
         # The service's own warm-up asks without a deadline.
         if wanted.deadline_ms is not None:
-            known["request"] = wanted
+            # Copies, because the service takes the inputs out.
+            known["request"] = wanted.model_copy()
         return wanted
 
     def converted(values: object, *others: object) -> npt.NDArray[Any]:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access import Access
 from service.context import Context
 from service.deployments import Deployments
+from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock, MonotonicClock
 from service.engine.device import open_executor
@@ -110,6 +111,7 @@ def _build(context: Context, access: Access) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.gate.open(asyncio.get_running_loop())
         context.worker.start()
+        slices.shorten()
         beside = asyncio.create_task(_run(context))
         yield
         context.draining = True
@@ -133,6 +135,7 @@ def _build(context: Context, access: Access) -> FastAPI:
             "/predict/{request_id}/continue": continuation.continue_,
         },
         on_problem=_answer_with_problem,
+        turns=context.gate.turns,
     )
     app.front = Ingress(
         express,

@@ -13,6 +13,7 @@ from starlette.responses import Response
 from starlette.routing import compile_path
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.engine.turns import Turns
 from service.errors import Problem
 from service.ingress import visit_of
 
@@ -27,6 +28,7 @@ class Express:
         app: answers everything else.
         endpoints: what answers POST to these paths, which may have parameters: `/predict/{request_id}/continue`.
         on_problem: the answer to a problem that an endpoint raised.
+        turns: of the event loop; each request takes one.
     """
 
     def __init__(
@@ -34,12 +36,14 @@ class Express:
         app: ASGIApp,
         endpoints: Mapping[str, Endpoint],
         on_problem: Callable[[Request, Exception], Awaitable[Response]],
+        turns: Turns,
     ) -> None:
         self._app = app
         self._endpoints = endpoints
         # Matched as the framework would match them.
         self._patterns = [(compile_path(path)[0], path) for path in endpoints if "{" in path]
         self._on_problem = on_problem
+        self._turns = turns
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request that has passed `Ingress`."""
@@ -48,6 +52,7 @@ class Express:
         if route is None:
             await self._app(scope, receive, send)
             return
+        await self._turns.request()
         request = Request(scope, receive, send)
         visit_of(request).route = route
         try:

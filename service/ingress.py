@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access import Access
 from service.engine.deadline import Clock, Deadline
 from service.errors import BodyTooLarge, InternalError, Problem, problem_response
-from service.protocol import EXPIRED, timeout_of
+from service.protocol import ARRIVED, EXPIRED, timeout_of
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Ingress:
 
     Args:
         app: what it wraps.
-        clock: stamps the arrival.
+        clock: stamps the arrival, unless the protocol has.
         access: says who may ask what.
         max_body_bytes: larger bodies are refused: by their header before they are read, else while they are.
         body_timeout_s: what the protocol allows a body, for the sentence that says so.
@@ -90,10 +90,11 @@ class Ingress:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        state = scope.setdefault("state", {})
+        arrived = state.get(ARRIVED) or self._clock.now()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         refused = self._access.refuse(scope, headers)
-        visit = Visit(self._request_id(headers), self._clock.now(), headers)
-        scope.setdefault("state", {})["visit"] = visit
+        visit = state["visit"] = Visit(self._request_id(headers), arrived, headers)
         if scope["type"] == "websocket":
             if refused is None:
                 await self._app(scope, receive, send)

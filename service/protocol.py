@@ -20,12 +20,16 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.connection import CONNECTION, Connection
+from service.engine.deadline import Clock
 from service.errors import RequestTimeout, TooManyConnections, document, problem_response
 
 log = logging.getLogger(__name__)
 
 STREAM_PATH = b"/stream"
 """The one path that can be upgraded to a WebSocket."""
+
+ARRIVED = "arrived"
+"""In the ASGI state of a request: the instant at which its head had been read."""
 
 EXPIRED = "body_expired"
 """Set in the ASGI state of a request whose body came too slowly."""
@@ -59,13 +63,22 @@ class BoundedProtocol(HttpToolsProtocol):
     Args:
         uvicorn: what uvicorn gives to its protocols.
         limits: see `Limits`.
+        clock: stamps the arrivals.
         on_rejected: called with the code of each problem that is answered here.
     """
 
-    def __init__(self, *, limits: Limits, on_rejected: Callable[[str], None], **uvicorn: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *,
+        limits: Limits,
+        clock: Clock,
+        on_rejected: Callable[[str], None],
+        **uvicorn: Any,  # noqa: ANN401
+    ) -> None:
         self._connection = Connection()
         super().__init__(**{**uvicorn, "app_state": {**uvicorn["app_state"], CONNECTION: self._connection}})
         self._limits = limits
+        self._clock = clock
         self._on_rejected = on_rejected
         self._refused = False
         self._receiving = _Receiving.FIRST
@@ -113,7 +126,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._receiving = _Receiving.HEAD
 
     def on_headers_complete(self) -> None:
-        """A body may follow."""
+        """The request has arrived; a body may follow."""
+        # Here, because its task may have to wait for the loop's other work.
+        self.scope["state"][ARRIVED] = self._clock.now()
         super().on_headers_complete()
         self._receiving = _Receiving.BODY
 
@@ -190,9 +205,9 @@ class BoundedProtocol(HttpToolsProtocol):
         await problem_response(problem, uuid.uuid4().hex)(scope, receive, send)
 
 
-def protocol(limits: Limits, on_rejected: Callable[[str], None]) -> Callable[..., BoundedProtocol]:
+def protocol(limits: Limits, clock: Clock, on_rejected: Callable[[str], None]) -> Callable[..., BoundedProtocol]:
     """What uvicorn makes its connections with."""
-    return partial(BoundedProtocol, limits=limits, on_rejected=on_rejected)
+    return partial(BoundedProtocol, limits=limits, clock=clock, on_rejected=on_rejected)
 
 
 def timeout_of(part: str, seconds: float) -> RequestTimeout:

@@ -47,7 +47,7 @@ class Server(uvicorn.Server):
         )
         config = uvicorn.Config(
             app,
-            http=protocol(limits, self._context.metrics.rejected),  # type: ignore[arg-type]
+            http=protocol(limits, self._context.clock, self._context.metrics.rejected),  # type: ignore[arg-type]
             ws=websocket(settings.send_timeout_s),  # type: ignore[arg-type]
             ws_max_size=settings.max_message_bytes,
             # Floats hardly shrink, and to unpack them would keep the event loop from others.

@@ -17,8 +17,8 @@ from service.engine.recent import RecentQuantile
 
 SHARE = 0.99
 """Of the timers, that are to come in time: coming early costs an answer at most a member, being late costs it whole."""
-WINDOW_TIMERS = 200
-MEMORY_S = 10.0
+WINDOW_TIMERS = 1000
+MEMORY_S = 300.0
 
 
 class Alarms:

@@ -19,6 +19,7 @@ from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.step import Settled
 from service.engine.ticket import Published, StoppedBy, Ticket
+from service.engine.turns import Turns
 from service.engine.worker import Worker
 
 Fate = Literal["answered", "failed", "cancelled"]
@@ -70,6 +71,8 @@ class Gate:
         self._max_queue_s = max_queue_s
         self._max_batch_rows = max_batch_rows
         self._alarms = Alarms(clock)
+        self.turns = Turns()
+        """Of the loop: each request that comes in takes one, and each that goes on to its answer."""
         self._unanswered: dict[Ticket, None] = {}
         self._waiting: dict[Ticket, asyncio.Future[StoppedBy]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -129,7 +132,7 @@ class Gate:
         alarm = self._alarms.set(
             ticket.deadline.answer_by + self.late_s(),
             lambda: _answerable(ticket),
-            lambda: _set(future, StoppedBy.DEADLINE),
+            lambda: self._end(ticket, future, StoppedBy.DEADLINE),
         )
         self._waiting[ticket] = future
         self._unanswered[ticket] = None
@@ -158,7 +161,11 @@ class Gate:
         for one in settled:
             future = self._waiting.pop(one.ticket, None)
             if future is not None:
-                _set(future, one.stopped_by)
+                self._end(one.ticket, future, one.stopped_by)
+
+    def _end(self, ticket: Ticket, future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
+        """End a wait, when it is its answer's turn."""
+        self.turns.answer(ticket.deadline.answer_by, lambda: _set(future, stopped_by))
 
     def _refusal(self, ticket: Ticket, worker: Worker) -> QueueFull | None:
         backlog_s = self._backlog_s(ticket)

@@ -27,6 +27,10 @@ class RecentQuantile:
         self.holds_until = -math.inf
         """Until when `get` gives the same, unless a value is added."""
 
+    def __len__(self) -> int:
+        """How many values it looks back on."""
+        return len(self._timed)
+
     def add(self, value: float, now: float) -> None:
         """Take in a value measured at `now`."""
         if len(self._timed) == self._window:

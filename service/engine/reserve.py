@@ -2,18 +2,26 @@
 
 Between the moment a request is decided and the last byte of its answer lie the hop to the event loop, the loop's
 other requests, encoding and the socket. On an idle machine that is a fraction of a millisecond; on a busy loop
-it is many. So it is measured with every answer, and the quantile of the latest is kept back, but never less than
-the operator asks for. Used on the event loop's thread only.
+it is many. So it is measured with every answer, and a high quantile of the latest is kept back: an answer that comes
+early has lost a member at most, one that comes late is lost. Never less is kept back than the operator asks for, and
+never so much that a stall of the machine would turn away everybody whose deadline is short, and teach nothing. Used on
+the event loop's thread only.
 """
 
 from __future__ import annotations
 
+import math
+
 from service.engine.recent import RecentQuantile
 
-SHARE = 0.95
-"""Higher would let the few slowest answers of a saturated loop turn everybody else away."""
-WINDOW_ANSWERS = 200
-MEMORY_S = 10.0
+SHARE = 0.999
+WINDOW_ANSWERS = 1000
+MEMORY_S = 300.0
+"""Long enough for what one burst has taught to be known in the next."""
+UNKNOWN_S = 0.005
+"""Kept back until a window of answers has been seen: the first ones of a burst would pay for what they teach."""
+SHARE_OF_BUDGET = 0.25
+"""What is learned, or unknown, takes at most this much of a request's time."""
 
 
 class Reserve:
@@ -27,6 +35,9 @@ class Reserve:
         """An answer's last byte went out `tail_s` after the request was decided."""
         self._tails.add(tail_s, now)
 
-    def seconds(self, now: float) -> float:
-        """What a request that arrives now should keep back."""
-        return max(self._least_s, self._tails.get(now) or 0.0)
+    def seconds(self, now: float, budget_s: float = math.inf, late_s: float = 0.0) -> float:
+        """What a request of `budget_s` that arrives now should keep back, where timers come `late_s` late."""
+        tail_s = self._tails.get(now) or 0.0
+        if len(self._tails) < WINDOW_ANSWERS:
+            tail_s = max(tail_s, UNKNOWN_S)
+        return max(self._least_s, min(tail_s + late_s, SHARE_OF_BUDGET * budget_s))

@@ -19,6 +19,7 @@ import numpy as np
 
 from bundle import Manifest
 from bundle.exits import confidence
+from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
@@ -171,6 +172,8 @@ class Worker:
         self._scheduler.admit(ticket, self._clock.now())
 
     def _work(self) -> None:
+        # Whoever started the thread may have short ones.
+        slices.restore()
         try:
             while self._running:
                 self._read_inbox()

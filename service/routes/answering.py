@@ -38,7 +38,7 @@ from service.tensors import to_tensor
 
 
 def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticket, Deployment]:
-    """The ticket of a request, not yet in the queue, and what it asks.
+    """The ticket of a request, not yet in the queue, and what it asks; takes the inputs out of `wanted`.
 
     Raises:
         Problem: the request cannot be what it is, or the service is not open.
@@ -50,10 +50,13 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
     visit.model = deployment.key
     check_outputs(wanted.outputs, deployment)
     agreed = terms(wanted, deployment.manifest)
+    inputs = to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows)
+    # As nested lists they would be walked by every collection of garbage until the answer.
+    del wanted.inputs
     ticket = Ticket(
         request_id=visit.request_id,
         model=deployment.key,
-        inputs=to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows),
+        inputs=inputs,
         deadline=deadline,
         profile=deployment.profile,
         members_total=len(deployment.manifest.members),
@@ -72,7 +75,7 @@ def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> De
     """When the answer is due; noted in the visit."""
     check_deadline(deadline_ms, context)
     budget_s = None if deadline_ms is None else deadline_ms / 1e3
-    reserve_s = context.reserve.seconds(visit.arrived) + context.gate.late_s()
+    reserve_s = context.reserve.seconds(visit.arrived, budget_s or math.inf, context.gate.late_s())
     deadline = Deadline.after(visit.arrived, budget_s, reserve_s)
     visit.deadline = None if deadline_ms is None else deadline
     return deadline
@@ -224,7 +227,8 @@ def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPre
     if needed > 1:
         named = f"the {needed} that `min_members` asks for take"
     first_ms = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed)) * 1e3
-    reserve_ms = (context.reserve.seconds(context.clock.now()) + context.gate.late_s()) * 1e3
+    budget_s = ticket.deadline.at - ticket.deadline.arrived
+    reserve_ms = context.reserve.seconds(context.clock.now(), budget_s, context.gate.late_s()) * 1e3
     needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
     return NoPrefixInTime(
         f"{'No member was' if needed == 1 else 'Not enough members were'} finished in time: "

@@ -2,11 +2,33 @@ from __future__ import annotations
 
 import re
 from itertools import islice
+from typing import Any
+from unittest.mock import Mock
 
-from service.ingress import HARMLESS, IDS_AT_ONCE, _new_ids
+import pytest
+from starlette.types import Receive, Scope, Send
+
+from service.access import Access
+from service.ingress import HARMLESS, IDS_AT_ONCE, Ingress, _new_ids
+from service.protocol import ARRIVED
+from tests.fakes import FakeClock
 
 
 def test_ids_are_new_and_harmless_from_one_batch_to_the_next():
     ids = list(islice(_new_ids(), 3 * IDS_AT_ONCE))
     assert len(set(ids)) == len(ids)
     assert all(re.fullmatch("[0-9a-f]{32}", one) and HARMLESS.fullmatch(one.encode()) for one in ids)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("state", "arrived"), [({ARRIVED: 7.0}, 7.0), ({}, 1000.0)])
+async def test_the_time_a_request_waited_for_its_task_counts(state: dict[str, Any], arrived: float):
+    seen = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["state"]["visit"].arrived)
+
+    ingress = Ingress(app, FakeClock(1000.0), Access(), 100, 1.0, Mock(), Mock())
+    scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "state": state}
+    await ingress(scope, Mock(), Mock())
+    assert seen == [arrived]

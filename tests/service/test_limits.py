@@ -16,9 +16,10 @@ import pytest
 from bundle import Bundle
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError
-from service.protocol import BoundedProtocol, Limits
+from service.protocol import ARRIVED, BoundedProtocol, Limits
 from service.server import Server as Process
 from service.settings import Settings
+from tests.fakes import FakeClock
 from tests.service.server import Server, serving
 from tests.tiny import samples
 
@@ -145,13 +146,16 @@ def process(tiny: Bundle, models: Path) -> Process:
     return Process(create_app(Settings(models_dir=models, device="cpu")))
 
 
-def connected(process: Process, limits: Limits, port: int = 8000) -> tuple[BoundedProtocol, Mock, Timers]:
+def connected(
+    process: Process, limits: Limits, port: int = 8000, clock: FakeClock | None = None
+) -> tuple[BoundedProtocol, Mock, Timers]:
     transport, timers = Mock(), Timers()
     transport.is_closing.return_value = False
     names = {"sockname": ("127.0.0.1", port), "peername": ("127.0.0.1", 4), "socket": None, "sslcontext": None}
     transport.get_extra_info = names.get
     one = BoundedProtocol(
         limits=limits,
+        clock=clock or FakeClock(),
         on_rejected=Mock(),
         config=process.config,
         server_state=process.server_state,
@@ -180,6 +184,19 @@ def test_a_request_in_one_piece_sets_no_timer(process: Process):
     one.data_received(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
     assert first.cancelled
     assert timers.set == []
+
+
+def test_a_request_has_arrived_when_its_head_has_been_read(process: Process):
+    clock = FakeClock()
+    one, _, _ = connected(process, Limits(head_s=1, body_s=1, send_s=1, connections=9), clock=clock)
+    one._start_asgi_task = Mock()
+    one.data_received(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
+    clock.advance(0.25)
+    read = clock.now()
+    one.data_received(b"content-length: 1\r\n\r\n")
+    clock.advance(0.25)
+    one.data_received(b"x")
+    assert one.scope["state"][ARRIVED] == read
 
 
 def test_the_admin_port_is_spared_when_there_are_too_many(process: Process):

@@ -2,26 +2,58 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.reserve import MEMORY_S, WINDOW_ANSWERS, Reserve
+from service.engine.reserve import MEMORY_S, SHARE_OF_BUDGET, UNKNOWN_S, WINDOW_ANSWERS, Reserve
+
+LEAST_S = 0.002
 
 
-def test_never_less_than_the_operator_asks_for():
-    reserve = Reserve(least_s=0.002)
-    assert reserve.seconds(now=0.0) == 0.002
-    reserve.observe(0.0005, now=0.0)
-    assert reserve.seconds(now=0.0) == 0.002
+@pytest.fixture
+def reserve() -> Reserve:
+    return Reserve(LEAST_S)
 
 
-def test_a_busy_loop_is_followed_and_forgotten():
-    reserve = Reserve(least_s=0.002)
+@pytest.fixture
+def taught(reserve: Reserve) -> Reserve:
+    """A window of fast answers has been seen."""
+    for _ in range(WINDOW_ANSWERS):
+        reserve.observe(0.0005, now=1.0)
+    return reserve
+
+
+def test_never_less_than_the_operator_asks_for(taught: Reserve):
+    assert taught.seconds(now=1.0) == LEAST_S
+    assert taught.seconds(now=1.0, budget_s=0.001) == LEAST_S
+
+
+def test_more_until_enough_is_known(reserve: Reserve):
+    assert reserve.seconds(now=0.0) == UNKNOWN_S
+    for _ in range(WINDOW_ANSWERS - 1):
+        reserve.observe(0.0005, now=1.0)
+    assert reserve.seconds(now=1.0) == UNKNOWN_S
+    reserve.observe(0.0005, now=1.0)
+    assert reserve.seconds(now=1.0) == LEAST_S
+
+
+def test_a_busy_loop_is_followed_and_forgotten(reserve: Reserve):
     for answer in range(WINDOW_ANSWERS):
         reserve.observe(0.001 if answer % 10 else 0.015, now=1.0)
     assert reserve.seconds(now=1.0) == pytest.approx(0.015)
-    assert reserve.seconds(now=1.0 + MEMORY_S + 0.1) == 0.002
+    assert reserve.seconds(now=1.0 + MEMORY_S + 0.1) == UNKNOWN_S
 
 
-def test_a_few_slow_answers_in_a_full_window_do_not_move_it():
-    reserve = Reserve(least_s=0.002)
-    for answer in range(WINDOW_ANSWERS):
-        reserve.observe(0.5 if answer < 9 else 0.003, now=1.0)
-    assert reserve.seconds(now=1.0) == pytest.approx(0.003)
+def test_two_in_a_thousand_are_followed_and_one_is_not(taught: Reserve):
+    taught.observe(0.03, now=1.0)
+    assert taught.seconds(now=1.0) == LEAST_S
+    taught.observe(0.02, now=1.0)
+    assert taught.seconds(now=1.0) == pytest.approx(0.02)
+
+
+def test_timers_that_come_late_are_kept_back_too(taught: Reserve):
+    assert taught.seconds(now=1.0, late_s=0.004) == pytest.approx(0.0045)
+
+
+def test_a_stall_does_not_take_a_short_deadline_whole(taught: Reserve):
+    taught.observe(0.5, now=1.0)
+    taught.observe(0.5, now=1.0)
+    assert taught.seconds(now=1.0, budget_s=0.02, late_s=0.1) == pytest.approx(0.02 * SHARE_OF_BUDGET)
+    assert taught.seconds(now=1.0, budget_s=10.0) == pytest.approx(0.5)

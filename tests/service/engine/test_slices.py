@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import platform
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from service.engine import slices
+
+
+def in_a_thread(function: Callable[[], bool]) -> bool:
+    """What is changed is the thread's own."""
+    found: list[bool] = []
+    thread = threading.Thread(target=lambda: found.append(function()))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.machine() not in slices.SCHED_SETATTR, reason="only Linux has slices"
+)
+@pytest.mark.parametrize("function", [slices.shorten, slices.restore])
+def test_linux_takes_the_request(function: Callable[[], bool]):
+    assert in_a_thread(function)
+
+
+def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(platform, "machine", lambda: "another")
+    assert not slices.shorten()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has policies")
+def test_an_operators_policy_is_left_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(slices.os, "sched_getscheduler", lambda _: slices.os.SCHED_RR)
+    assert not slices.shorten()
