@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from bundle import BundleError
 from service.app import create_app
+from service.engine import slices
 from service.engine.providers import DeviceUnavailable
 from service.logs import configure_logging
 from service.server import CannotListen, Server, listen
@@ -43,6 +44,8 @@ def main() -> None:
         name = "ANYTIME_" + "_".join(map(str, first["loc"])).upper() if first["loc"] else "ANYTIME_*"
         sys.exit(_refusal(f"{name}: {first['msg'].removeprefix('Value error, ')}."))
     gc.set_threshold(*COLLECT_AFTER)
+    # Of this thread, which will be the event loop's.
+    slices.shorten()
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     # uvicorn raises the signal again after its drain; by then it has been obeyed.
     for number in (signal.SIGTERM, signal.SIGINT):

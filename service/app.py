@@ -21,7 +21,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.access import Access
 from service.context import Context
 from service.deployments import Deployments
-from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock, MonotonicClock
 from service.engine.device import open_executor
@@ -111,7 +110,6 @@ def _build(context: Context, access: Access) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         context.gate.open(asyncio.get_running_loop())
         context.worker.start()
-        slices.shorten()
         beside = asyncio.create_task(_run(context))
         yield
         context.draining = True

@@ -41,3 +41,8 @@ class Reserve:
         if len(self._tails) < WINDOW_ANSWERS:
             tail_s = max(tail_s, UNKNOWN_S)
         return max(self._least_s, min(tail_s + late_s, SHARE_OF_BUDGET * budget_s))
+
+    def budget_for(self, work_s: float, now: float, late_s: float) -> float:
+        """The least time a request must be given, so that `work_s` of it are left for members."""
+        # What takes its whole share of a budget takes as much of the smallest that has room for the work.
+        return work_s + self.seconds(now, work_s / (1 - SHARE_OF_BUDGET), late_s)

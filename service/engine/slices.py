@@ -19,7 +19,6 @@ SHORT_S = 1e-4
 """The shortest that Linux grants."""
 SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}
 """Number of the system call; the C library has no function for it before glibc 2.41."""
-SCHED_OTHER = 0
 
 
 def shorten() -> bool:
@@ -37,11 +36,11 @@ def _ask(seconds: float) -> bool:
     if sys.platform != "linux" or number is None:
         return False
     with contextlib.suppress(OSError):
-        if os.sched_getscheduler(0) != SCHED_OTHER:
+        if os.sched_getscheduler(0) != os.SCHED_OTHER:
             # The operator has chosen another policy.
             return False
         # struct sched_attr, of 48 bytes in its first version; the slice is its `sched_runtime`, in nanoseconds.
         nice = os.getpriority(os.PRIO_PROCESS, 0)
-        attributes = struct.pack("=IIQiIQQQ", 48, SCHED_OTHER, 0, nice, 0, round(seconds * 1e9), 0, 0)
+        attributes = struct.pack("=IIQiIQQQ", 48, os.SCHED_OTHER, 0, nice, 0, round(seconds * 1e9), 0, 0)
         return bool(ctypes.CDLL(None).syscall(number, 0, attributes, 0) == 0)
     return False

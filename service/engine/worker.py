@@ -172,7 +172,7 @@ class Worker:
         self._scheduler.admit(ticket, self._clock.now())
 
     def _work(self) -> None:
-        # Whoever started the thread may have short ones.
+        # A thread inherits those of the one that starts it, and the event loop has short ones.
         slices.restore()
         try:
             while self._running:

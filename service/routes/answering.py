@@ -226,10 +226,9 @@ def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPre
     needed, named = ticket.member_minimum, "the first takes"
     if needed > 1:
         named = f"the {needed} that `min_members` asks for take"
-    first_ms = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed)) * 1e3
-    budget_s = ticket.deadline.at - ticket.deadline.arrived
-    reserve_ms = context.reserve.seconds(context.clock.now(), budget_s, context.gate.late_s()) * 1e3
-    needed_ms = math.ceil((first_ms + reserve_ms) * 10) / 10
+    first_s = sum(context.costs.typical(ticket.model, member, ticket.rows) for member in range(needed))
+    needed_s = context.reserve.budget_for(first_s, context.clock.now(), context.gate.late_s())
+    first_ms, needed_ms = first_s * 1e3, math.ceil(needed_s * 1e4) / 10
     return NoPrefixInTime(
         f"{'No member was' if needed == 1 else 'Not enough members were'} finished in time: "
         f"{named} about {first_ms:.3g} ms on {ticket.rows} rows; "

@@ -52,6 +52,13 @@ def test_timers_that_come_late_are_kept_back_too(taught: Reserve):
     assert taught.seconds(now=1.0, late_s=0.004) == pytest.approx(0.0045)
 
 
+@pytest.mark.parametrize("work_s", [0.0001, 0.003, 0.01, 1.0])
+@pytest.mark.parametrize("late_s", [0.0, 0.002, 5.0])
+def test_the_least_budget_leaves_time_for_the_work(taught: Reserve, work_s: float, late_s: float):
+    budget_s = taught.budget_for(work_s, 1.0, late_s)
+    assert budget_s - taught.seconds(1.0, budget_s, late_s) == pytest.approx(work_s)
+
+
 def test_a_stall_does_not_take_a_short_deadline_whole(taught: Reserve):
     taught.observe(0.5, now=1.0)
     taught.observe(0.5, now=1.0)

@@ -4,10 +4,12 @@ import platform
 import sys
 import threading
 from collections.abc import Callable
+from unittest.mock import Mock
 
 import pytest
 
 from service.engine import slices
+from service.engine.worker import Worker
 
 
 def in_a_thread(function: Callable[[], bool]) -> bool:
@@ -25,6 +27,15 @@ def in_a_thread(function: Callable[[], bool]) -> bool:
 @pytest.mark.parametrize("function", [slices.shorten, slices.restore])
 def test_linux_takes_the_request(function: Callable[[], bool]):
     assert in_a_thread(function)
+
+
+def test_the_device_thread_does_not_inherit_them(monkeypatch: pytest.MonkeyPatch):
+    restored_by = []
+    monkeypatch.setattr(slices, "restore", lambda: restored_by.append(threading.current_thread().name))
+    worker = Worker(Mock(), Mock(**{"take_settled.return_value": []}), Mock(), Mock(), Mock(), Mock())
+    worker.start()
+    worker.stop()
+    assert restored_by == ["device"]
 
 
 def test_elsewhere_nothing_happens(monkeypatch: pytest.MonkeyPatch):
