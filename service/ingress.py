@@ -32,7 +32,7 @@ class Visit:
 
     request_id: str
     arrived: float
-    """Monotonic seconds at which the request's head had been read."""
+    """Monotonic seconds at which the request's head had arrived."""
     headers: Mapping[bytes, bytes]
     """By lower-case name; of one that came twice, the last."""
     route: str = "unknown"

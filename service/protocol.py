@@ -29,7 +29,7 @@ STREAM_PATH = b"/stream"
 """The one path that can be upgraded to a WebSocket."""
 
 ARRIVED = "arrived"
-"""In the ASGI state of a request: the instant at which its head had been read."""
+"""In the ASGI state of a request: the instant at which its head had arrived."""
 
 EXPIRED = "body_expired"
 """Set in the ASGI state of a request whose body came too slowly."""
@@ -80,6 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._clock = clock
         self._on_rejected = on_rejected
+        self.waited_s = 0.0
+        """For which the bytes that are being parsed had been waiting to be read."""
         self._refused = False
         self._receiving = _Receiving.FIRST
         self._timed = _Receiving.NOTHING
@@ -128,7 +130,7 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The request has arrived; a body may follow."""
         # Here, because its task may have to wait for the loop's other work.
-        self.scope["state"][ARRIVED] = self._clock.now()
+        self.scope["state"][ARRIVED] = self._clock.now() - self.waited_s
         super().on_headers_complete()
         self._receiving = _Receiving.BODY
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from service.context import Context
 from service.protocol import Limits, protocol
+from service.receiver import receiving
 from service.settings import Settings
 from service.websocket import websocket
 
@@ -47,7 +48,7 @@ class Server(uvicorn.Server):
         )
         config = uvicorn.Config(
             app,
-            http=protocol(limits, self._context.clock, self._context.metrics.rejected),  # type: ignore[arg-type]
+            http=receiving(protocol(limits, self._context.clock, self._context.metrics.rejected)),  # type: ignore[arg-type]
             ws=websocket(settings.send_timeout_s),  # type: ignore[arg-type]
             ws_max_size=settings.max_message_bytes,
             # Floats hardly shrink, and to unpack them would keep the event loop from others.
