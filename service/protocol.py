@@ -80,8 +80,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._limits = limits
         self._clock = clock
         self._on_rejected = on_rejected
-        self.waited_s = 0.0
-        """For which the bytes that are being parsed had been waiting to be read."""
+        self.received_ns: int | None = None
+        """When the kernel had the bytes that are being parsed, by the wall clock; None: it does not say."""
         self._refused = False
         self._receiving = _Receiving.FIRST
         self._timed = _Receiving.NOTHING
@@ -130,7 +130,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """The request has arrived; a body may follow."""
         # Here, because its task may have to wait for the loop's other work.
-        self.scope["state"][ARRIVED] = self._clock.now() - self.waited_s
+        clock, received_ns = self._clock, self.received_ns
+        self.scope["state"][ARRIVED] = clock.now() if received_ns is None else clock.at_wall(received_ns)
         super().on_headers_complete()
         self._receiving = _Receiving.BODY
 

@@ -12,7 +12,6 @@ import asyncio
 import socket
 import struct
 import sys
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -22,15 +21,13 @@ SO_TIMESTAMPNS = 35
 TIMESPEC = struct.Struct("@ll")
 ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size)
 BUFFER_BYTES = 2**18
-LONGEST_S = 1.0
-"""A longer wait is not believed: somebody has set the wall clock, which the kernel's stamps are of."""
 
 
 class Reader(Protocol):
-    """What a `Receiver` reads for: a protocol of HTTP that wants to know how long its bytes have waited."""
+    """What a `Receiver` reads for: a protocol of HTTP that wants to know when its bytes came."""
 
-    waited_s: float
-    """Between the kernel's receiving the bytes that come next and their reading."""
+    received_ns: int | None
+    """When the kernel had the bytes that come next, by the wall clock; None: it does not say."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """As asyncio has it."""
@@ -80,7 +77,7 @@ class Receiver(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """What is peeked at here is read next."""
-        self._reader.waited_s = 0.0 if self._socket is None else waited_s(self._socket)
+        self._reader.received_ns = None if self._socket is None else received_ns(self._socket)
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -108,19 +105,18 @@ class Receiver(asyncio.BufferedProtocol):
             self._socket = None
 
 
-def waited_s(connected: socket.socket, wall_ns: Callable[[], int] = time.time_ns) -> float:
-    """Seconds for which the socket's first unread byte has been in the kernel; 0 where it does not say."""
+def received_ns(connected: socket.socket) -> int | None:
+    """When the kernel received the socket's first unread byte, by the wall clock; None where it does not say."""
     try:
         _, ancillary, _, _ = connected.recvmsg(1, ANCILLARY_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
     except OSError:
         # Nothing there, or broken: the read that follows will say which.
-        return 0.0
+        return None
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(data) == TIMESPEC.size:
             seconds, nanoseconds = TIMESPEC.unpack(data)
-            waited = (wall_ns() - seconds * 10**9 - nanoseconds) / 1e9
-            return waited if 0.0 < waited < LONGEST_S else 0.0
-    return 0.0
+            return int(seconds * 10**9 + nanoseconds)
+    return None
 
 
 def _alias(transport: asyncio.Transport) -> socket.socket | None:

@@ -26,6 +26,10 @@ class FakeClock:
     def now(self) -> float:
         return self._now
 
+    def at_wall(self, wall_ns: int) -> float:
+        """Just now: the wall clock goes on while this one stands."""
+        return self._now
+
     def advance(self, seconds: float) -> None:
         self._now += seconds
 

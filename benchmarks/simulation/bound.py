@@ -1,52 +1,110 @@
-"""What nobody can exceed: an upper bound on timely accuracy, by Lagrangian relaxation of the device's capacity.
+"""What nobody can exceed: an upper bound on timely accuracy, by a linear program.
 
 The clairvoyant knows all arrivals and deadlines in advance; of each sample it learns what anybody learns, the band
 of confidence after each member that was run on it. It may run the teacher on a sample without any other member.
 The relaxation, which only ever helps it:
 
-- Steps can be interrupted and divided. Time has a price p(t) >= 0, constant over slots; a row pays, for each member
-  that it runs, at least the member's time per row times the lowest price between its arrival and its deadline.
-- The time per row is that in a batch with everybody whose time overlaps the row's own, however long that batch takes.
+- Steps can be interrupted and divided. A row's work is an amount of the device's time, handed out in slots: no more in
+  a slot than what its window, from arrival to deadline, has of it, and no slot gives more than its length.
+- A row's time is that in a batch with everybody whose window overlaps its own, however long that batch takes.
 - A member can be run if it and the shortest way to it fit between arrival and deadline on an idle device.
+- What a row can reach is concave in its expected time: the best mixture of policies against some price of time
+  (`utility`). By Jensen's inequality no policy that decides by what it has seen exceeds that.
+- Rows of the same budget that arrive together share what is theirs, and a trace is cut into parts, each with the whole
+  of the slots at its edges.
 
-For any p, (sum over requests of the best expected accuracy minus payments) + (integral of p) is an upper bound: weak
-duality, the constraint being that a second has one second of device time. The best policy of one request against its
-payments is dynamic programming over the chain. p is improved by subgradients; the smallest value met is the bound.
+The program is a flow from the groups' gains to the slots, and HiGHS solves it exactly; its value is the bound.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import linprog
+from scipy.sparse import csr_matrix
 
 from benchmarks.simulation.policies import Trace
 from benchmarks.simulation.world import FIXED_SHARE, MAX_BATCH_ROWS, MEMBER_S, World
 
 Floats = npt.NDArray[np.float64]
 
-SLOT_S = 0.05
+SLOT_S = 0.0125
+TOGETHER_S = 0.005
+"""Requests are grouped that arrive within this time."""
+
+PART = 5000
+"""Requests of a trace that are solved for at once."""
+
 SMALL = len(MEMBER_S) - 1
-STEP = 0.8
-"""Of the price, in the first iteration."""
+PRICES = np.concatenate([[0.0], np.geomspace(1e-3, 600, 400)])
+"""Right answers a second against which policies are made: up to where not even a first member pays."""
 
 
-def clairvoyant(world: World, trace: Trace, iterations: int = 150) -> float:
+@dataclass(frozen=True, slots=True)
+class Utility:
+    """Accuracy that one row can expect of its time: concave, in segments of falling worth."""
+
+    seconds: Floats
+    """(segments,): length of each, alone on the device."""
+    accuracy: Floats
+    """(segments,): what each adds."""
+
+
+def clairvoyant(world: World, trace: Trace) -> float:
     """Upper bound on the expected timely accuracy of any policy on this trace."""
-    slots = int(trace.due.max() / SLOT_S) + 1
-    window = np.minimum(
-        (trace.arrived / SLOT_S).astype(np.intp)[:, None] + np.arange(int(np.ceil(0.1 / SLOT_S)) + 1),
-        (trace.due / SLOT_S).astype(np.intp)[:, None],
-    )
-    per_row_s = np.asarray(MEMBER_S) * (FIXED_SHARE / _company(trace)[:, None] + 1 - FIXED_SHARE)
-    best, prices = float(len(trace)), np.full(slots, 0.3)
-    for iteration in range(iterations):
-        at = window[np.arange(len(trace)), prices[window].argmin(axis=1)]
-        value, used_s = _against_prices(world, trace, prices[at], per_row_s)
-        best = min(best, float(value.sum() + prices.sum() * SLOT_S))
-        excess = np.bincount(at, used_s, slots) / SLOT_S - 1
-        # By a factor, because prices differ a hundredfold between a quiet minute and a burst.
-        prices = np.maximum(prices, 1e-3) * np.exp(STEP / (1 + iteration / 15) * np.clip(excess, -1, 1))
-    return best / len(trace)
+    budgets, kinds = np.unique((trace.due - trace.arrived).round(9), return_inverse=True)
+    utilities = [utility(world, budget_s) for budget_s in budgets]
+    per_row = FIXED_SHARE / _company(trace) + 1 - FIXED_SHARE
+    reached = 0.0
+    for first in range(0, len(trace), PART):
+        part = slice(first, first + PART)
+        reached += _most(trace.arrived[part], trace.due[part], kinds[part], per_row[part], utilities)
+    return reached / len(trace)
+
+
+def utility(world: World, budget_s: float) -> Utility:
+    """What a row with so much time can reach: the envelope of the best policies against all prices of time."""
+    points = sorted({(0.0, 0.0), *(_best_policy(world, budget_s, price) for price in PRICES)})
+    hull: list[tuple[float, float]] = []
+    for point in points:
+        while len(hull) > 1 and _slope(hull[-2], point) >= _slope(hull[-2], hull[-1]):
+            hull.pop()
+        if not hull or point[1] > hull[-1][1]:
+            hull.append(point)
+    seconds, accuracy = np.diff(np.asarray(hull), axis=0).T
+    return Utility(seconds, accuracy)
+
+
+def _slope(one: tuple[float, float], other: tuple[float, float]) -> float:
+    return (other[1] - one[1]) / max(other[0] - one[0], 1e-12)
+
+
+def _best_policy(world: World, budget_s: float, price: float) -> tuple[float, float]:
+    """Expected seconds and accuracy of the policy with the most accuracy less payments; backwards over the chain."""
+    budget_s += 1e-9
+    net, spent = np.empty(0), np.empty(0)
+    for k in range(SMALL - 1, -1, -1):
+        here, here_s = world.ahead[k][:, 0], np.zeros(len(world.start))
+        if sum(MEMBER_S[: k + 1]) + MEMBER_S[-1] <= budget_s:
+            here, here_s = _better(here, here_s, world.ahead[k][:, -1] - price * MEMBER_S[-1], MEMBER_S[-1])
+        if k < SMALL - 1 and sum(MEMBER_S[: k + 2]) <= budget_s:
+            on = world.moves[k] @ net - price * MEMBER_S[k + 1]
+            here, here_s = _better(here, here_s, on, world.moves[k] @ spent + MEMBER_S[k + 1])
+        net, spent = here, here_s
+    choices = [(0.0, 0.0)]
+    if MEMBER_S[0] <= budget_s:
+        choices.append((float(world.start @ net) - price * MEMBER_S[0], float(world.start @ spent) + MEMBER_S[0]))
+    if MEMBER_S[-1] <= budget_s:
+        choices.append((float(world.start @ world.ahead[0][:, -1]) - price * MEMBER_S[-1], MEMBER_S[-1]))
+    best, seconds = max(choices)
+    return round(seconds, 12), best + price * seconds
+
+
+def _better(net: Floats, seconds: Floats, other: Floats, other_s: Floats | float) -> tuple[Floats, Floats]:
+    """Row by row, the choice that nets more."""
+    return np.maximum(net, other), np.where(other > net, other_s, seconds)
 
 
 def _company(trace: Trace) -> Floats:
@@ -57,28 +115,45 @@ def _company(trace: Trace) -> Floats:
     return company
 
 
-def _against_prices(world: World, trace: Trace, price: Floats, per_row_s: Floats) -> tuple[Floats, Floats]:
-    """Best expected accuracy minus payments of each request, and the seconds that it uses for that."""
-    budget = (trace.due - trace.arrived)[:, None] + 1e-9
-    cost = np.where(np.cumsum(MEMBER_S) <= budget, price[:, None] * per_row_s, np.inf)
-    teacher_s = per_row_s[:, -1:]
-    teacher = np.where(MEMBER_S[0] + MEMBER_S[-1] <= budget, price[:, None] * teacher_s, np.inf)
-    directly = np.where(budget[:, 0] >= MEMBER_S[-1], price * teacher_s[:, 0], np.inf)
-    value = np.zeros((len(trace), len(world.start)))
-    used_s = np.zeros_like(value)
-    for k in range(SMALL - 1, -1, -1):
-        stop, jump = world.ahead[k][:, 0], world.ahead[k][:, -1] - teacher
-        if k < SMALL - 1:
-            on = value @ world.moves[k].T - cost[:, k + 1 : k + 2]
-            on_s = used_s @ world.moves[k].T + per_row_s[:, k + 1 : k + 2]
-        else:
-            on, on_s = np.full_like(value, -np.inf), used_s
-        best = np.maximum(np.maximum(stop, jump), on)
-        used_s = np.where(best == stop, 0.0, np.where(best == on, on_s, teacher_s))
-        value = best
-    first = value @ world.start - cost[:, 0]
-    at_once = float(world.start @ world.ahead[0][:, -1]) - directly
-    best_of_all = np.maximum(0.0, np.maximum(first, at_once))
-    first_s = used_s @ world.start + per_row_s[:, 0]
-    seconds = np.where(best_of_all == 0, 0.0, np.where(first >= at_once, first_s, teacher_s[:, 0]))
-    return best_of_all, seconds
+def _most(
+    arrived: Floats, due: Floats, kinds: npt.NDArray[np.intp], per_row: Floats, utilities: list[Utility]
+) -> float:
+    """Right answers that can be expected of a part of a trace at most: the program's value.
+
+    Variables are seconds of the device: those that a group spends on each segment of its utility, and those that it
+    has of each slot. They balance in each group, and each slot has its length.
+    """
+    groups = np.unique((arrived / TOGETHER_S).astype(np.intp) * len(utilities) + kinds, return_inverse=True)[1]
+    order = np.argsort(groups, kind="stable")
+    worth: list[float] = []
+    limits: list[float] = []
+    balance: list[tuple[int, float]] = []
+    given: list[tuple[int, int]] = []
+    for group, members in enumerate(np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)):
+        shape, cheapest = utilities[kinds[members[0]]], per_row[members].min()
+        worth += (shape.accuracy / shape.seconds / cheapest).tolist()
+        limits += (len(members) * shape.seconds * cheapest).tolist()
+        balance += [(group, 1.0)] * len(shape.seconds)
+        for slot in range(int(arrived[members].min() / SLOT_S), int(due[members].max() / SLOT_S) + 1):
+            overlap_s = np.minimum(due[members], (slot + 1) * SLOT_S) - np.maximum(arrived[members], slot * SLOT_S)
+            given.append((slot, len(worth)))
+            worth.append(0.0)
+            limits.append(float(overlap_s.clip(0).sum()))
+            balance.append((group, -1.0))
+    rows, signs = np.asarray(balance).T
+    balanced = csr_matrix((signs, (rows.astype(np.intp), np.arange(len(worth)))))
+    slots, columns = np.asarray(given).T
+    slots = np.unique(slots, return_inverse=True)[1]
+    shared = csr_matrix((np.ones(len(given)), (slots, columns)), shape=(slots.max() + 1, len(worth)))
+    solution = linprog(
+        -np.asarray(worth),
+        A_ub=shared,
+        b_ub=np.full(shared.shape[0], SLOT_S),
+        A_eq=balanced,
+        b_eq=np.zeros(balanced.shape[0]),
+        bounds=np.column_stack([np.zeros(len(worth)), limits]),
+        method="highs-ds",
+    )
+    if solution.x is None:
+        raise RuntimeError(f"the bound's program was not solved: {solution.message}")
+    return float(-solution.fun)

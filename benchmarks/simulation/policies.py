@@ -10,16 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.simulation.world import MAX_BATCH_ROWS, MEMBER_S, World, cost_model, seconds
+from benchmarks.simulation.world import EDGES, MAX_BATCH_ROWS, MEMBER_S, World, cost_model, seconds
 from service.engine.deadline import Deadline
 from service.engine.scheduler import Scheduler
 from service.engine.step import Step
-from service.engine.ticket import StoppedBy, Ticket
+from service.engine.ticket import Exit, StoppedBy, Ticket
 
 Floats = npt.NDArray[np.float64]
 MODEL = "ladder/1"
 TOTAL = len(MEMBER_S)
 ONE_ROW = np.zeros((1, 0), np.float32)
+NOBODY = np.zeros(0, np.intp)
 ROUNDING_S = 1e-9
 
 
@@ -64,10 +65,20 @@ class Served:
 
 
 class Driver:
-    """Drives the service's own scheduler on a virtual clock, as the gate and the worker do on a real one."""
+    """Drives the service's own scheduler on a virtual clock, as the gate and the worker do on a real one.
 
-    def __init__(self, world: World, trace: Trace) -> None:
+    Args:
+        world: the ensemble.
+        trace: the requests.
+        exit_confidence: what all of them ask for: an edge of the bands.
+    """
+
+    def __init__(self, world: World, trace: Trace, exit_confidence: float | None = None) -> None:
         self._trace = trace
+        self._exit = None
+        if exit_confidence is not None:
+            self._exit = Exit((exit_confidence,) * (TOTAL - 1), StoppedBy.EXIT_CONFIDENCE)
+            self._sure = EDGES.index(exit_confidence) + 1
         self._arrived, self._due = trace.arrived.tolist(), trace.due.tolist()
         self._paths = trace.paths.tolist()
         self._profile = world.profile()
@@ -104,7 +115,7 @@ class Driver:
         while self._coming < len(self._trace) and self._arrived[self._coming] <= now:
             at = self._coming
             deadline = Deadline(self._arrived[at], self._due[at], self._due[at])
-            ticket = Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL)
+            ticket = Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL, exit=self._exit)
             self._index[ticket] = at
             heapq.heappush(self._timers, (self._due[at], at, ticket))
             self._engine.admit(ticket, now)
@@ -126,15 +137,17 @@ class Driver:
                 self.served.depth[at] = members
             band = self._paths[at][members - 1] if members < TOTAL else 0
             ticket.expected = self._profile.ahead[members - 1][band]
+            if self._exit is not None and members < TOTAL and band >= self._sure:
+                ticket.retain(NOBODY)
         begun = time.process_time()
         self._engine.complete(step.tickets, now)
         self.served.scheduling_s += time.process_time() - begun
         return now
 
 
-def ours(world: World, trace: Trace) -> Served:
-    """The service's scheduler."""
-    return Driver(world, trace).run()
+def ours(world: World, trace: Trace, exit_confidence: float | None = None) -> Served:
+    """The service's scheduler; requests may ask to leave at a confidence."""
+    return Driver(world, trace, exit_confidence).run()
 
 
 def static(trace: Trace, members: Sequence[int], *, fifo: bool = False) -> Served:

@@ -7,12 +7,18 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+MOMENT_S = 1.0
+"""As long as an instant may have passed to be found by the wall clock."""
+
 
 class Clock(Protocol):
     """Where the engine reads the time; tests and the simulator bring their own."""
 
     def now(self) -> float:
         """Seconds, monotonic, from an arbitrary origin."""
+
+    def at_wall(self, wall_ns: int) -> float:
+        """The instant, on this clock, at which the system's wall clock showed `wall_ns` a moment ago."""
 
 
 class MonotonicClock:
@@ -21,6 +27,11 @@ class MonotonicClock:
     def now(self) -> float:
         """Seconds since an arbitrary origin; never goes back."""
         return time.monotonic()
+
+    def at_wall(self, wall_ns: int) -> float:
+        """That instant; now if it is in the future or so long ago that the wall clock must have been set."""
+        ago_s = (time.time_ns() - wall_ns) / 1e9
+        return self.now() - ago_s if 0.0 < ago_s < MOMENT_S else self.now()
 
 
 @dataclass(frozen=True, slots=True)

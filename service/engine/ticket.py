@@ -118,6 +118,8 @@ class Ticket:
     published: Published | None = None
     expected: Values = ()
     """Right answers expected at `depth` and at every later one, of the rows that have not left."""
+    way_rate: float = 0.0
+    """Expected right answers per second of the way that was planned for it."""
     way_until: float = math.inf
     """When the way that was planned for it must begin, at the latest."""
     on_published: Callable[[], object] | None = None

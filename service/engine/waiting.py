@@ -10,20 +10,40 @@ from service.engine.ticket import Ticket
 Rank = TypeVar("Rank", float, tuple[float, float])
 
 
+class Places:
+    """Where each ticket waits: shared by all heaps of a scheduler, so that each ticket waits once."""
+
+    def __init__(self) -> None:
+        self.taken: dict[Ticket, int] = {}
+        self.last = 0
+        """The newest place; it changes whenever somebody is enqueued."""
+
+    def __len__(self) -> int:
+        return len(self.taken)
+
+    def __contains__(self, ticket: Ticket) -> bool:
+        return ticket in self.taken
+
+    def new(self) -> int:
+        """A number that no other entry has."""
+        self.last += 1
+        return self.last
+
+
 class Waiting(Generic[Rank]):
     """A heap of tickets, lowest rank first.
 
-    A ticket that leaves is not looked for: its entry stays until it comes up, and is passed over because `places`,
-    which all heaps of a scheduler share, says that the ticket is elsewhere by now.
+    A ticket that leaves is not looked for: its entry stays until it comes up, and is passed over because its place
+    says that the ticket is elsewhere by now.
     """
 
-    def __init__(self, places: dict[Ticket, int]) -> None:
+    def __init__(self, places: Places) -> None:
         self._heap: list[tuple[Rank, int, Ticket]] = []
         self._places = places
 
-    def push(self, rank: Rank, place: int, ticket: Ticket) -> None:
-        """Add a ticket; `place` is a number that no other entry has."""
-        self._places[ticket] = place
+    def push(self, rank: Rank, ticket: Ticket) -> None:
+        """Add a ticket; wherever it waited before, it does no more."""
+        place = self._places.taken[ticket] = self._places.new()
         heapq.heappush(self._heap, (rank, place, ticket))
 
     @property
@@ -34,10 +54,10 @@ class Waiting(Generic[Rank]):
     def head(self) -> tuple[Rank, Ticket] | None:
         """The best that still waits here."""
         heap = self._heap
-        places = self._places
+        taken = self._places.taken
         while heap:
             rank, place, ticket = heap[0]
-            if places.get(ticket) == place:
+            if taken.get(ticket) == place:
                 return rank, ticket
             heapq.heappop(heap)
         return None
@@ -45,5 +65,5 @@ class Waiting(Generic[Rank]):
     def pop(self) -> Ticket:
         """Take the head out; it waits nowhere then."""
         ticket = heapq.heappop(self._heap)[2]
-        del self._places[ticket]
+        del self._places.taken[ticket]
         return ticket

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.simulation.bound import clairvoyant
+from benchmarks.simulation.bound import SLOT_S, clairvoyant, utility
 from benchmarks.simulation.policies import Trace, make_trace, ours, static, timely_accuracy
 from benchmarks.simulation.traffic import SHAPES, arrivals
-from benchmarks.simulation.world import MEMBER_S, World, make_world
+from benchmarks.simulation.world import EDGES, FIXED_SHARE, MAX_BATCH_ROWS, MEMBER_S, World, make_world
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,38 @@ def test_who_is_unsure_goes_straight_to_the_teacher_where_there_is_no_time_for_t
 
 def test_the_bound_is_met_by_an_idle_device_and_never_exceeded_by_a_busy_one(world: World):
     idle = lone(world, 0.1)
-    assert clairvoyant(world, idle, 60) == pytest.approx(world.profile().accuracy[-1], abs=0.002)
+    assert clairvoyant(world, idle) == pytest.approx(world.profile().accuracy[-1], abs=0.002)
     random = np.random.default_rng(3)
     arrived = arrivals("poisson", 20 / sum(MEMBER_S), 1500, random)
     busy = make_trace(world, arrived, random.choice([0.02, 0.05, 0.1], len(arrived)), random)
-    bound = clairvoyant(world, busy, 60)
+    bound = clairvoyant(world, busy)
     reached = [timely_accuracy(busy, served) for served in (ours(world, busy), static(busy, [0]), static(busy, [7]))]
     assert max(reached) < bound < 0.94, "twenty times the load must cost accuracy, of the clairvoyant too"
+
+
+def test_a_rows_utility_is_concave_and_ends_at_all_that_there_is(world: World):
+    ends = []
+    for budget_s in (0.001, 0.002, 0.02, 0.1):
+        shape = utility(world, budget_s)
+        slopes = shape.accuracy / shape.seconds
+        assert (np.diff(slopes) < 0).all()
+        ends.append(shape.accuracy.sum())
+    assert ends[0] == 0
+    assert ends[1] == pytest.approx(world.profile().accuracy[0])
+    assert ends[3] == pytest.approx(world.profile().accuracy[-1], abs=1e-4)
+    assert ends[1] < ends[2] <= ends[3]
+
+
+def test_of_a_crowd_the_clairvoyant_serves_as_many_as_there_is_time_for(world: World):
+    """A hundred requests at once, due in one slot: it has that slot, and rows in a batch of all share what is fixed."""
+    crowd = make_trace(world, np.zeros(100), np.full(100, 0.99 * SLOT_S), np.random.default_rng(0))
+    each_s = MEMBER_S[0] * (FIXED_SHARE / MAX_BATCH_ROWS + 1 - FIXED_SHARE)
+    assert clairvoyant(world, crowd) == pytest.approx(SLOT_S / each_s * world.profile().accuracy[0] / 100, rel=1e-6)
+
+
+def test_who_asks_to_leave_when_sure_leaves_then(world: World):
+    trace = lone(world, 0.1)
+    depth = ours(world, trace, 0.98).depth
+    sure = trace.paths[:, 0] > EDGES.index(0.98)
+    assert set(depth[sure].tolist()) == {1}
+    assert 8 in depth[~sure]

@@ -186,19 +186,30 @@ def test_a_request_in_one_piece_sets_no_timer(process: Process):
     assert timers.set == []
 
 
-def test_a_request_has_arrived_when_the_kernel_had_its_head(process: Process):
+def test_a_request_has_arrived_when_its_head_has_been_read(process: Process):
     clock = FakeClock()
     one, _, _ = connected(process, Limits(head_s=1, body_s=1, send_s=1, connections=9), clock=clock)
     one._start_asgi_task = Mock()
     one.data_received(b"POST /predict HTTP/1.1\r\nhost: x\r\n")
     clock.advance(0.25)
     read = clock.now()
-    one.waited_s = 0.125
     one.data_received(b"content-length: 1\r\n\r\n")
     clock.advance(0.25)
-    one.waited_s = 0.5
     one.data_received(b"x")
-    assert one.scope["state"][ARRIVED] == read - 0.125
+    assert one.scope["state"][ARRIVED] == read
+
+
+def test_where_the_kernel_says_when_it_had_the_head_that_is_the_arrival(process: Process):
+    clock = Mock(now=Mock(return_value=1000.0), at_wall=lambda wall_ns: wall_ns / 1e9)
+    one, _, _ = connected(process, Limits(head_s=1, body_s=1, send_s=1, connections=9), clock=clock)
+    one._start_asgi_task = Mock()
+    for received_ns, piece in (
+        (7 * 10**9, b"POST / HTTP/1.1\r\nhost: x\r\n"),
+        (8 * 10**9, b"content-length: 1\r\n\r\n"),
+    ):
+        one.received_ns = received_ns
+        one.data_received(piece)
+    assert one.scope["state"][ARRIVED] == 8.0, "when the last of it came"
 
 
 def test_the_admin_port_is_spared_when_there_are_too_many(process: Process):

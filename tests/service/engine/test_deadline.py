@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from unittest.mock import Mock
 
 import pytest
 
-from service.engine.deadline import Deadline, MonotonicClock
+from service.engine import deadline as module
+from service.engine.deadline import MOMENT_S, Deadline, MonotonicClock
 
 
 def test_the_engine_is_due_before_the_client():
@@ -26,3 +28,14 @@ def test_no_budget_is_all_the_time_there_is():
 def test_the_clock_does_not_go_back():
     clock = MonotonicClock()
     assert clock.now() <= clock.now()
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "at"),
+    [(0.0, 7.0), (0.25, 6.75), (-0.25, 7.0), (MOMENT_S, 7.0)],
+    ids=["now", "a moment ago", "the wall clock was set back", "it was set on"],
+)
+def test_an_instant_of_the_wall_clock_is_found_on_this_one(monkeypatch: pytest.MonkeyPatch, ago_s: float, at: float):
+    wall_ns = 1_700_000_000 * 10**9
+    monkeypatch.setattr(module, "time", Mock(monotonic=lambda: 7.0, time_ns=lambda: wall_ns + round(ago_s * 1e9)))
+    assert MonotonicClock().at_wall(wall_ns) == at

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.engine.cost import CostModel
-from service.engine.scheduler import PATIENCE_S, REHEARSAL_INTERVAL_S, Scheduler
+from service.engine.mandatory import PATIENCE_S
+from service.engine.scheduler import REHEARSAL_INTERVAL_S, Scheduler
 from service.engine.step import Settled, Step
 from service.engine.ticket import Exit, StoppedBy, Ticket
 from tests.fakes import costs, profile, ticket

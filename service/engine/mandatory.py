@@ -1,0 +1,163 @@
+"""Mandatory steps: those without which there is no answer. Standard library only.
+
+Earliest deadline first is the best order while everybody can be served in time. Where that cannot be, it is the
+worst: whoever comes up has just enough time left for a batch of one, and so the device runs batches of one although
+fuller ones would serve more in the same time. So, once somebody has waited in vain, and until the queues have been
+empty again, those who would keep a batch small are passed over, if a fuller one answers more requests a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+
+from service.engine.predictions import Predictions
+from service.engine.step import Key
+from service.engine.ticket import Ticket
+from service.engine.waiting import Places, Waiting
+
+PATIENCE_S = 1.0
+"""A waiting request is as urgent as one whose deadline is this long after its arrival, or its own if earlier."""
+
+PASSED = 8
+"""Requests that may be passed over for one batch."""
+
+
+class Mandatory:
+    """Queues by model and member.
+
+    Args:
+        predictions: of durations.
+        places: where tickets wait.
+        max_batch_rows: of one step.
+        turn_away: called with each ticket that is found to have too little time.
+    """
+
+    def __init__(
+        self, predictions: Predictions, places: Places, max_batch_rows: int, turn_away: Callable[[Ticket], None]
+    ) -> None:
+        self._predictions = predictions
+        self._places = places
+        self._max_batch_rows = max_batch_rows
+        self._turn_away = turn_away
+        self._queues: dict[Key, Waiting[tuple[float, float]]] = {}
+        self._overrun = False
+        """Somebody has waited in vain since the queues were last empty."""
+
+    def add(self, ticket: Ticket) -> None:
+        """Enqueue a ticket for its next member."""
+        key = ticket.model, ticket.depth
+        if key not in self._queues:
+            self._queues[key] = Waiting(self._places)
+        urgency = min(ticket.deadline.answer_by, ticket.deadline.arrived + PATIENCE_S)
+        self._queues[key].push((-ticket.priority, urgency), ticket)
+
+    def clear(self) -> None:
+        """Forget everybody."""
+        self._queues.clear()
+
+    def most_urgent(self) -> Key | None:
+        """The queue to serve."""
+        ranks = {}
+        for key, queue in list(self._queues.items()):
+            head = queue.head()
+            if head is None:
+                del self._queues[key]
+            else:
+                ranks[key] = head[0]
+        if not ranks:
+            self._overrun = False
+            return None
+        return min(ranks, key=ranks.__getitem__)
+
+    def batch(self, key: Key, now: float) -> Sequence[Ticket]:
+        """Take the tickets of the next step off a queue; none if its head had too little time, and had to go."""
+        queue = self._queues[key]
+        if self._turns_head_away(key, queue, now):
+            # Another queue may be the most urgent now.
+            return ()
+        others_start = self._others_must_start(key, now)
+        batch = self._in_order(key, queue, others_start, now)
+        if self._overrun and batch and queue.head() is not None:
+            return self._fuller(key, queue, batch, others_start, now)
+        return batch
+
+    def _in_order(self, key: Key, queue: Waiting[tuple[float, float]], others_start: float, now: float) -> list[Ticket]:
+        """Most urgent first, until the next one would make somebody late."""
+        batch: list[Ticket] = []
+        rows, due = 0, others_start
+        while rows < self._max_batch_rows and (ticket := self._head(key, queue, now)) is not None:
+            grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
+            if batch and (
+                grown > self._max_batch_rows or sooner - now - self._predictions.batch_s(key, grown, now) < 0
+            ):
+                break
+            batch.append(queue.pop())
+            rows, due = grown, sooner
+        return batch
+
+    def _fuller(
+        self,
+        key: Key,
+        queue: Waiting[tuple[float, float]],
+        in_order: list[Ticket],
+        others_start: float,
+        now: float,
+    ) -> Sequence[Ticket]:
+        """A batch that passes over some, if it answers more a second; those that are not in it go back."""
+        chosen: Sequence[Ticket] = in_order
+        pace = len(in_order) / self._predictions.batch_s(key, _rows(in_order), now)
+        wanted = self._predictions.full_rows(key, self._max_batch_rows, now)
+        waiting = list(in_order)
+        while _rows(waiting) < wanted + PASSED and (ticket := self._head(key, queue, now)) is not None:
+            if ticket.priority < in_order[0].priority:
+                break
+            waiting.append(queue.pop())
+        while wanted > 1:
+            seconds = self._predictions.batch_s(key, wanted, now)
+            batch = _first(waiting, wanted, now + seconds)
+            if batch and now + seconds <= others_start and len(batch) / seconds > pace:
+                chosen, pace = batch, len(batch) / seconds
+            wanted //= 2
+        for ticket in waiting:
+            if ticket not in chosen:
+                self.add(ticket)
+        return chosen
+
+    def _head(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> Ticket | None:
+        """The most urgent one that can still be had in time."""
+        while self._turns_head_away(key, queue, now):
+            pass
+        head = queue.head()
+        return None if head is None else head[1]
+
+    def _turns_head_away(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> bool:
+        head = queue.head()
+        if head is None or self._predictions.in_time(head[1], key[1], now):
+            return False
+        self._overrun = True
+        self._turn_away(queue.pop())
+        return True
+
+    def _others_must_start(self, key: Key, now: float) -> float:
+        """When the most urgent requests of the other queues must start to be in time."""
+        latest = math.inf
+        for other, queue in self._queues.items():
+            head = queue.head()
+            if other != key and head is not None:
+                latest = min(latest, head[1].deadline.answer_by - self._predictions.each_s(head[1], now)[other[1]])
+        return latest
+
+
+def _rows(tickets: Iterable[Ticket]) -> int:
+    return sum(ticket.rows for ticket in tickets)
+
+
+def _first(tickets: Sequence[Ticket], rows: int, end: float) -> list[Ticket]:
+    """The first tickets due after `end`, of so many rows together at most."""
+    batch: list[Ticket] = []
+    for ticket in tickets:
+        if ticket.rows <= rows and ticket.deadline.slack(end) >= 0:
+            batch.append(ticket)
+            rows -= ticket.rows
+    return batch

@@ -1,0 +1,65 @@
+"""Optional steps: of two that are worth about the same, the one that cannot wait is first."""
+
+from __future__ import annotations
+
+import pytest
+
+from service.engine.optional import DISCOUNT_S
+from service.engine.scheduler import Scheduler
+from service.engine.ticket import Ticket
+from tests.fakes import costs, ticket
+
+NOW = 1000.0
+
+
+def started(budget_s: float | None, gain: float, seed: int) -> Ticket:
+    one = ticket(arrived=NOW, budget_s=budget_s, members=2, seed=seed)
+    one.depth, one.expected = 1, (0.5, 0.5 + gain)
+    return one
+
+
+@pytest.mark.parametrize(
+    ("gain", "first"),
+    [(0.10, "tight"), (0.11, "tight"), (0.40, "loose")],
+    ids=["as much", "a little more", "far more"],
+)
+def test_what_can_wait_counts_less(gain: float, first: str):
+    engine = Scheduler(costs(0.010, 0.010), 1)
+    one = {"tight": started(0.015, 0.10, 1), "loose": started(0.015 + DISCOUNT_S, gain, 2)}
+    engine.complete(list(one.values()), NOW)
+    assert engine.next_step(NOW).tickets == (one[first],)
+
+
+def test_the_discount_holds_across_queues_too():
+    engine = Scheduler(costs(0.010, 0.010, 0.010), 1)
+    tight, loose = started(0.015, 0.10, 1), ticket(arrived=NOW, budget_s=0.9, members=3, seed=2)
+    loose.depth, loose.expected = 2, (0.5, 0.7)
+    engine.complete([loose, tight], NOW)
+    assert engine.next_step(NOW).tickets == (tight,)
+    assert engine.next_step(NOW).tickets == (loose,)
+
+
+def test_who_has_no_deadline_waits_for_those_who_have():
+    engine = Scheduler(costs(0.010, 0.010), 1)
+    patient, tight = started(None, 0.4, 1), started(0.015, 0.01, 2)
+    engine.complete([patient, tight], NOW)
+    assert engine.next_step(NOW).tickets == (tight,)
+    assert engine.next_step(NOW).tickets == (patient,)
+
+
+def test_one_without_any_gain_comes_last_and_comes():
+    engine = Scheduler(costs(0.010, 0.010), 1)
+    useless, useful = started(0.015, 0.0, 1), started(0.9, 0.01, 2)
+    engine.complete([useless, useful], NOW)
+    assert engine.next_step(NOW).tickets == (useful,)
+    assert engine.next_step(NOW).tickets == (useless,)
+
+
+def test_one_that_has_waited_for_long_is_discounted_no_more():
+    engine = Scheduler(costs(0.010, 0.010), 1)
+    old, now = started(3600.0, 0.01, 1), NOW + 1800.0
+    fresh = ticket(arrived=now, budget_s=0.015 + DISCOUNT_S, members=2, seed=2)
+    fresh.depth, fresh.expected = 1, (0.5, 0.51)
+    engine.complete([fresh, old], now)
+    assert engine.next_step(now).tickets == (old,)
+    assert engine.next_step(now).tickets == (fresh,)
