@@ -1,8 +1,7 @@
 """Prometheus instruments, on a registry that the caller brings.
 
-Durations are seconds. `model` is `name/version`. Counters of rows come in pairs, so that a ratio over any window
-and any fleet can be computed. Every series whose labels are known at start exists from then on: `increase()`
-cannot see the first event of a series that was not there before.
+Durations are seconds. `model` is `name/version`. Every series whose labels are known at start exists from then on:
+`increase()` cannot see the first event of a series that was not there before.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -23,6 +21,7 @@ from service.engine.ticket import StoppedBy, Ticket
 from service.errors import codes
 from service.ingress import Visit
 from service.ledger import Classes
+from service.quality_metrics import QualityMetrics
 from service.step_metrics import StepMetrics
 from service.stream_metrics import StreamMetrics
 
@@ -34,35 +33,12 @@ ANSWERS = tuple(reason for reason in StoppedBy if reason is not StoppedBy.ABANDO
 
 
 @dataclass(frozen=True, slots=True)
-class _Prefix:
-    """Instruments of one prefix of one model."""
-
-    feedback_accuracy: Callable[[], Gauge]
-    labelled: Counter
-    correct: Counter
-    compared: Counter
-    agreeing: Counter
-
-
-@dataclass(frozen=True, slots=True)
-class _Regression:
-    """Instruments of one prefix of a regression."""
-
-    labelled: Counter
-    squared_error: Counter
-
-
-@dataclass(frozen=True, slots=True)
 class _Model:
     """Instruments of one model: looked up by label once, not at every request."""
 
     overshoot: Histogram
     queue_time: Histogram
     members_used: dict[str, Histogram]
-    prefixes: list[_Prefix]
-    """Empty for a regression."""
-    regressions: list[_Regression]
-    """Empty for a classifier."""
 
 
 class Metrics:
@@ -72,8 +48,8 @@ class Metrics:
         self.registry = registry
         self.steps = StepMetrics(registry)
         self.streams = StreamMetrics(registry)
+        self.quality = QualityMetrics(registry)
         self._models: dict[str, _Model] = {}
-        self._counts: dict[tuple[str, int], tuple[int, int]] = {}
         self._labelled_by_model: list[MetricWrapperBase] = []
         self._latencies: dict[tuple[str, int], Histogram] = {}
         self._latency = self._histogram(
@@ -101,68 +77,29 @@ class Metrics:
             "queue_duration_seconds", "From the request's head to its first step.", SECONDS, "model"
         )
         self._members_used = self._histogram("members_used", "Members in the answer.", MEMBERS, "model", "stopped_by")
-        self._accuracy = self._gauge(
-            "prefix_accuracy",
-            "Accuracy after each number of members; source: validation (the manifest's) or feedback.",
-            "model",
-            "members",
-            "source",
-        )
-        self._labelled = self._counter("feedback_rows", "Labelled rows, by prefix.", "model", "members")
-        self._correct = self._counter("feedback_correct_rows", "Those the prefix had right.", "model", "members")
-        self._compared = self._counter(
-            "prefix_rows", "Rows of requests that ran all members, by prefix.", "model", "members"
-        )
-        self._agreeing = self._counter(
-            "prefix_agreeing_rows",
-            "Those on which the prefix named the class of the full ensemble.",
-            "model",
-            "members",
-        )
-
-        self._squared_error = self._counter(
-            "feedback_squared_error",
-            "Regression: squared error of labelled rows, mean over outputs, by prefix.",
-            "model",
-            "members",
-        )
-        self._rmse = self._gauge(
-            "prefix_rmse",
-            "Regression: root mean squared error after each number of members, on the manifest's held-out split.",
-            "model",
-            "members",
-        )
 
     def serve(self, model: str, manifest: Manifest) -> None:
-        """Make the instruments of a served bundle, and show its accuracies from the held-out split."""
-        members = [member.index for member in manifest.members]
-        regression = manifest.task == "regression"
+        """Make the instruments of a served bundle."""
         self._models[model] = _Model(
             overshoot=self._overshoot.labels(model),
             queue_time=self._queue_time.labels(model),
             members_used={reason: self._members_used.labels(model, reason) for reason in ANSWERS},
-            prefixes=[] if regression else [self._prefix(model, member + 1) for member in members],
-            regressions=[self._regression(model, member + 1) for member in members] if regression else [],
         )
-        self.steps.serve(model, len(members))
+        self.quality.serve(model, manifest)
+        self.steps.serve(model, len(manifest.members))
         if manifest.streaming:
             self.steps.serve(stream_key(model), len(manifest.streaming))
             self.streams.serve(model)
-        for prefix in manifest.prefixes:
-            if prefix.accuracy is not None:
-                self._accuracy.labels(model, prefix.members, "validation").set(prefix.accuracy)
-            if prefix.rmse is not None:
-                self._rmse.labels(model, prefix.members).set(prefix.rmse)
 
     def forget(self, model: str) -> None:
         """Drop the series of a bundle that has been unloaded."""
         self._models.pop(model, None)
         for instrument in self._labelled_by_model:
             instrument.remove_by_labels({"model": model})
+        self.quality.forget(model)
         self.steps.forget(model)
         self.steps.forget(stream_key(model))
         self.streams.forget(model)
-        self._counts = {key: value for key, value in self._counts.items() if key[0] != model}
 
     def watch(
         self,
@@ -231,28 +168,7 @@ class Metrics:
         if ticket.started is not None:
             model.queue_time.observe(ticket.started - ticket.deadline.arrived)
         if used == ticket.members_total and classes_by_prefix and ticket.remaining is None:
-            for prefix, classes in zip(model.prefixes, classes_by_prefix, strict=True):
-                if classes is None:
-                    continue
-                prefix.compared.inc(len(classes))
-                prefix.agreeing.inc(int(np.count_nonzero(classes == classes_by_prefix[-1])))
-
-    def labelled(self, model: str, members: int, correct: int, rows: int) -> None:
-        """Feedback has come for a prefix; nobody looks at that of an unloaded model."""
-        if model not in self._models:
-            return
-        prefix = self._models[model].prefixes[members - 1]
-        prefix.labelled.inc(rows)
-        prefix.correct.inc(correct)
-        right, total = self._counts.get((model, members), (0, 0))
-        self._counts[model, members] = right, total = right + correct, total + rows
-        prefix.feedback_accuracy().set(right / total)
-
-    def labelled_values(self, model: str, members: int, squared_error: float, rows: int) -> None:
-        """Feedback has come for a prefix of a regression; `squared_error` is the sum over rows."""
-        prefix = self._models[model].regressions[members - 1]
-        prefix.labelled.inc(rows)
-        prefix.squared_error.inc(squared_error)
+            self.quality.agreed(ticket.model, classes_by_prefix)
 
     def _latency_of(self, route: str, status: int) -> Histogram:
         """Looked up by label once: that costs as much as all the rest."""
@@ -260,22 +176,6 @@ class Metrics:
         if child is None:
             child = self._latencies[route, status] = self._latency.labels(route, status)
         return child
-
-    def _prefix(self, model: str, members: int) -> _Prefix:
-        return _Prefix(
-            # Not made before there is feedback: an accuracy of 0 would be a lie.
-            feedback_accuracy=lambda: self._accuracy.labels(model, members, "feedback"),
-            labelled=self._labelled.labels(model, members),
-            correct=self._correct.labels(model, members),
-            compared=self._compared.labels(model, members),
-            agreeing=self._agreeing.labels(model, members),
-        )
-
-    def _regression(self, model: str, members: int) -> _Regression:
-        return _Regression(
-            labelled=self._labelled.labels(model, members),
-            squared_error=self._squared_error.labels(model, members),
-        )
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return self._noted(Histogram(f"anytime_{name}", text, labels, buckets=buckets, registry=self.registry), labels)

@@ -2,8 +2,8 @@
 
 Earliest deadline first is the best order while everybody can be served in time. Where that cannot be, it is the
 worst: whoever comes up has just enough time left for a batch of one, and so the device runs batches of one although
-fuller ones would serve more in the same time. So, once somebody has waited in vain, and until the queues have been
-empty again, those who would keep a batch small are passed over, if a fuller one answers more requests a second.
+fuller ones would serve more in the same time. So, if somebody will wait in vain anyway, those who would keep a batch
+small are passed over where a fuller one answers more requests a second.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ class Mandatory:
         self._max_batch_rows = max_batch_rows
         self._turn_away = turn_away
         self._queues: dict[Key, Waiting[tuple[float, float]]] = {}
-        self._overrun = False
-        """Somebody has waited in vain since the queues were last empty."""
 
     def add(self, ticket: Ticket) -> None:
         """Enqueue a ticket for its next member."""
@@ -65,10 +63,7 @@ class Mandatory:
                 del self._queues[key]
             else:
                 ranks[key] = head[0]
-        if not ranks:
-            self._overrun = False
-            return None
-        return min(ranks, key=ranks.__getitem__)
+        return min(ranks, key=ranks.__getitem__) if ranks else None
 
     def batch(self, key: Key, now: float) -> Sequence[Ticket]:
         """Take the tickets of the next step off a queue; none if its head had too little time, and had to go."""
@@ -78,7 +73,7 @@ class Mandatory:
             return ()
         others_start = self._others_must_start(key, now)
         batch = self._in_order(key, queue, others_start, now)
-        if self._overrun and batch and queue.head() is not None:
+        if batch and queue.head() is not None and _rows(batch) < self._max_batch_rows:
             return self._fuller(key, queue, batch, others_start, now)
         return batch
 
@@ -104,16 +99,18 @@ class Mandatory:
         others_start: float,
         now: float,
     ) -> Sequence[Ticket]:
-        """A batch that passes over some, if it answers more a second; those that are not in it go back."""
+        """If somebody is late anyway, a batch that passes over some and answers more a second. The others go back."""
         chosen: Sequence[Ticket] = in_order
         pace = len(in_order) / self._predictions.batch_s(key, _rows(in_order), now)
         wanted = self._predictions.full_rows(key, self._max_batch_rows, now)
-        waiting = list(in_order)
-        while _rows(waiting) < wanted + PASSED and (ticket := self._head(key, queue, now)) is not None:
+        waiting, rows = list(in_order), _rows(in_order)
+        while rows < wanted + PASSED and (ticket := self._head(key, queue, now)) is not None:
             if ticket.priority < in_order[0].priority:
                 break
             waiting.append(queue.pop())
-        while wanted > 1:
+            rows += ticket.rows
+        pressed = self._somebody_late(key, waiting, now)
+        while pressed and wanted > 1:
             seconds = self._predictions.batch_s(key, wanted, now)
             batch = _first(waiting, wanted, now + seconds)
             if batch and now + seconds <= others_start and len(batch) / seconds > pace:
@@ -123,6 +120,15 @@ class Mandatory:
             if ticket not in chosen:
                 self.add(ticket)
         return chosen
+
+    def _somebody_late(self, key: Key, tickets: Iterable[Ticket], now: float) -> bool:
+        """Whether one of these, most urgent first, is late even if those before it share one batch with it."""
+        rows = 0
+        for ticket in tickets:
+            rows = min(rows + ticket.rows, self._max_batch_rows)
+            if ticket.deadline.slack(now, self._predictions.batch_s(key, rows, now)) < 0:
+                return True
+        return False
 
     def _head(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> Ticket | None:
         """The most urgent one that can still be had in time."""
@@ -135,7 +141,6 @@ class Mandatory:
         head = queue.head()
         if head is None or self._predictions.in_time(head[1], key[1], now):
             return False
-        self._overrun = True
         self._turn_away(queue.pop())
         return True
 

@@ -54,7 +54,7 @@ def _count_classes(given: FeedbackRequest, answered: Answered, context: Context)
         # Rows that had left by then say nothing about this prefix.
         reached = answered.members_by_row >= members
         right = classes == labels
-        context.metrics.labelled(
+        context.metrics.quality.labelled(
             answered.deployment.key, members, int(np.count_nonzero(right & reached)), int(np.count_nonzero(reached))
         )
         correct = int(np.count_nonzero(right))
@@ -70,7 +70,7 @@ def _count_values(given: FeedbackRequest, answered: Answered, context: Context) 
     for members, values in enumerate(answered.values_by_prefix, start=1):
         if values is not None:
             error = float(((values - labels) ** 2).mean(axis=1).sum())
-            context.metrics.labelled_values(answered.deployment.key, members, error, samples)
+            context.metrics.quality.labelled_values(answered.deployment.key, members, error, samples)
     rmse = math.sqrt(error / samples)
     return FeedbackResponse(request_id=given.request_id, members_used=used, rmse=rmse, samples=samples)
 

@@ -12,12 +12,6 @@ from tests.fakes import costs, ticket
 NOW = 1000.0
 
 
-def overrun(engine: Scheduler, now: float) -> None:
-    """Let a request wait in vain, behind nobody."""
-    engine.admit(ticket(arrived=now - 0.030, budget_s=0.031, members=1), now - 0.030)
-    engine.admit(ticket(arrived=now - 0.030, budget_s=0.5, members=1), now - 0.030)
-
-
 def crowd(now: float, *budgets_s: float, priority: int = 0) -> list[Ticket]:
     return [
         ticket(arrived=now, budget_s=budget_s, members=1, seed=seed, priority=priority)
@@ -25,67 +19,46 @@ def crowd(now: float, *budgets_s: float, priority: int = 0) -> list[Ticket]:
     ]
 
 
-def test_nobody_is_passed_over_while_nobody_has_waited_in_vain():
-    # A row takes 10 ms alone, and 1 ms in company.
-    engine = Scheduler(costs(0.010, per_row=0.001), 8)
-    tight, *loose = crowd(NOW, 0.0105, 0.1, 0.1, 0.1)
-    for one in (tight, *loose):
+def engine_with(*tickets: Ticket, per_row: float = 0.001) -> Scheduler:
+    """A row takes 10 ms alone, and `per_row` in company."""
+    engine = Scheduler(costs(0.010, per_row=per_row), 8)
+    for one in tickets:
         engine.admit(one, NOW)
-    assert engine.next_step(NOW).tickets == (tight,)
+    return engine
 
 
-def test_once_somebody_has_waited_in_vain_a_fuller_batch_passes_over_the_tightest():
-    engine = Scheduler(costs(0.010, per_row=0.001), 8)
-    overrun(engine, NOW)
+def test_the_tightest_is_not_passed_over_while_everybody_can_be_in_time():
     tight, *loose = crowd(NOW, 0.0105, 0.1, 0.1, 0.1)
-    for one in (tight, *loose):
-        engine.admit(one, NOW)
+    assert engine_with(tight, *loose).next_step(NOW).tickets == (tight,)
+
+
+def test_where_one_is_late_anyway_a_fuller_batch_passes_over_the_tightest():
+    tight, doomed, *loose = crowd(NOW, 0.0105, 0.0106, 0.1, 0.1, 0.1, 0.1)
+    engine = engine_with(tight, doomed, *loose)
     step = engine.next_step(NOW)
-    assert set(loose) < set(step.tickets)
-    assert tight not in step.tickets
-    assert engine.next_step(NOW).tickets == (tight,), "it waits on, and is served if there is time"
-
-
-def test_a_queue_that_has_been_empty_begins_anew():
-    engine = Scheduler(costs(0.010, per_row=0.001), 8)
-    overrun(engine, NOW)
-    engine.next_step(NOW)
-    assert not engine.next_step(NOW).tickets, "nothing but a rehearsal"
-    tight, *loose = crowd(NOW, 0.0105, 0.1, 0.1, 0.1)
-    for one in (tight, *loose):
-        engine.admit(one, NOW)
-    assert engine.next_step(NOW).tickets == (tight,)
+    assert set(step.tickets) == set(loose)
+    assert engine.waiting == 2
+    assert engine.next_step(NOW).tickets == (tight,), "those passed over wait on"
 
 
 def test_nobody_is_passed_over_where_batches_gain_nothing():
-    engine = Scheduler(costs(0.010, per_row=0.010), 8)
-    overrun(engine, NOW)
-    tight, *loose = crowd(NOW, 0.0105, 0.1, 0.1, 0.1)
-    for one in (tight, *loose):
-        engine.admit(one, NOW)
-    assert engine.next_step(NOW).tickets == (tight,)
+    tight, doomed, *loose = crowd(NOW, 0.0105, 0.0106, 0.1, 0.1, 0.1, 0.1)
+    assert engine_with(tight, doomed, *loose, per_row=0.010).next_step(NOW).tickets == (tight,)
 
 
 def test_nobody_is_passed_over_for_a_lower_priority():
-    engine = Scheduler(costs(0.010, per_row=0.001), 8)
-    overrun(engine, NOW)
-    (tight,), loose = crowd(NOW, 0.0105, priority=1), crowd(NOW, 0.1, 0.1, 0.1)
-    for one in (tight, *loose):
-        engine.admit(one, NOW)
-    assert engine.next_step(NOW).tickets == (tight,)
+    (tight, doomed), loose = crowd(NOW, 0.0105, 0.0106, priority=1), crowd(NOW, 0.1, 0.1, 0.1, 0.1)
+    assert engine_with(tight, doomed, *loose).next_step(NOW).tickets == (tight,)
 
 
 def test_a_fuller_batch_makes_no_other_models_first_member_late():
     model_costs = costs(0.010, model="tiny/1", per_row=0.001)
     model_costs.add("large/2", costs(0.015)._members["tiny/1"])
     engine = Scheduler(model_costs, 8)
-    overrun(engine, NOW)
     other = ticket(arrived=NOW, budget_s=0.0265, members=1, model="large/2", seed=9)
-    tight, *loose = crowd(NOW, 0.0105, 0.1, 0.1, 0.1)
-    for one in (other, tight, *loose):
+    for one in (other, *crowd(NOW, 0.0105, 0.0106, 0.1, 0.1, 0.1, 0.1)):
         engine.admit(one, NOW)
-    step = engine.next_step(NOW)
-    assert len(step.tickets) == 2, "11 of the 11.5 ms that the other can wait"
+    assert len(engine.next_step(NOW).tickets) == 2, "11 of the 11.5 ms that the other can wait"
     assert engine.next_step(NOW + 0.011).tickets == (other,)
 
 
