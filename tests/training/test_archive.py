@@ -149,9 +149,11 @@ def test_without_a_network_the_sentence_says_what_to_do(publisher: Publisher, tm
     assert "\n" not in sentence
 
 
-@pytest.mark.parametrize("url", ["", "data.bin", "http://"])
-def test_a_url_that_is_none_is_one_sentence(tmp_path: Path, url: str):
-    with pytest.raises(BadData, match="cannot be had"):
+@pytest.mark.parametrize(
+    ("url", "what"), [("", "no url to have it from"), ("data.bin", "cannot be had"), ("http://", "cannot be had")]
+)
+def test_a_url_that_is_none_is_one_sentence(tmp_path: Path, url: str, what: str):
+    with pytest.raises(BadData, match=what):
         Archive("data.bin", url, "").fetch(tmp_path)
 
 

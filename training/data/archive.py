@@ -54,6 +54,8 @@ class Archive:
         if path.is_file():
             self._verify(path, f"{path} is damaged, cut short or another file: remove it, to have it downloaded again")
             return path
+        if not self.url:
+            raise BadData(f"There is no {path}, and no url to have it from: put the file there by hand, or set url=.")
         part = path.with_name(f"{path.name}.part")
         try:
             folder.mkdir(parents=True, exist_ok=True)
