@@ -46,15 +46,21 @@ def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     y = [100 * (rung.accuracy or 0) for rung in answered]
     axes.axhline(100 * manifest.teacher.quality, color="0.5", linestyle="--", label="teacher")
     axes.plot(x, y, marker="o", color="tab:blue", label="served ensemble")
+    labelled = 0.0
     for rung, left, up in zip(answered, x, y, strict=True):
         share = len(rung.answered) / len(rung.replies)
         text = f"{rung.members:.1f} members" + (f", {100 * share:.0f} % answered" if share < 0.99 else "")
-        axes.annotate(text, (left, up), (8, -4), textcoords="offset points", fontsize=8)
+        # On the plateau labels would lie on each other, and say the same.
+        members = rung.members or 0.0
+        if members >= labelled + 0.2:
+            axes.annotate(text, (left, up), (8, -12), textcoords="offset points", fontsize=8)
+            labelled = members
     refused = [rung.deadline_ms for rung in rungs if not rung.answered]
     if refused:
         axes.axvspan(0, max(refused), color="tab:red", alpha=0.1, linewidth=0, label="too short: 504 at once")
     axes.set(xlabel="deadline_ms of the request", ylabel="accuracy of the answers, %", xlim=(0, 1.18 * max(x)))
     axes.set_title(f"{manifest.name}: {samples} held-out samples a request, mean members in the answer", fontsize=10)
+    axes.margins(y=0.1)
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.text(0.01, -0.03, describe(), fontsize=6, color="0.4")

@@ -68,24 +68,25 @@ class Mandatory:
     def batch(self, key: Key, now: float) -> Sequence[Ticket]:
         """Take the tickets of the next step off a queue; none if its head had too little time, and had to go."""
         queue = self._queues[key]
-        if self._turns_head_away(key, queue, now):
+        first = queue.pop()
+        if not self._predictions.in_time(first, key[1], now):
             # Another queue may be the most urgent now.
+            self._turn_away(first)
             return ()
         others_start = self._others_must_start(key, now)
-        batch = self._in_order(key, queue, others_start, now)
-        if batch and queue.head() is not None and _rows(batch) < self._max_batch_rows:
+        batch = self._in_order(key, queue, first, others_start, now)
+        if queue.head() is not None and _rows(batch) < self._max_batch_rows:
             return self._fuller(key, queue, batch, others_start, now)
         return batch
 
-    def _in_order(self, key: Key, queue: Waiting[tuple[float, float]], others_start: float, now: float) -> list[Ticket]:
-        """Most urgent first, until the next one would make somebody late."""
-        batch: list[Ticket] = []
-        rows, due = 0, others_start
+    def _in_order(
+        self, key: Key, queue: Waiting[tuple[float, float]], first: Ticket, others_start: float, now: float
+    ) -> list[Ticket]:
+        """Those that follow the first, until the next one would make somebody late."""
+        batch, rows, due = [first], first.rows, min(others_start, first.deadline.answer_by)
         while rows < self._max_batch_rows and (ticket := self._head(key, queue, now)) is not None:
             grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
-            if batch and (
-                grown > self._max_batch_rows or sooner - now - self._predictions.batch_s(key, grown, now) < 0
-            ):
+            if grown > self._max_batch_rows or sooner - now - self._predictions.batch_s(key, grown, now) < 0:
                 break
             batch.append(queue.pop())
             rows, due = grown, sooner
@@ -132,17 +133,11 @@ class Mandatory:
 
     def _head(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> Ticket | None:
         """The most urgent one that can still be had in time."""
-        while self._turns_head_away(key, queue, now):
-            pass
-        head = queue.head()
-        return None if head is None else head[1]
-
-    def _turns_head_away(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> bool:
-        head = queue.head()
-        if head is None or self._predictions.in_time(head[1], key[1], now):
-            return False
-        self._turn_away(queue.pop())
-        return True
+        while (head := queue.head()) is not None:
+            if self._predictions.in_time(head[1], key[1], now):
+                return head[1]
+            self._turn_away(queue.pop())
+        return None
 
     def _others_must_start(self, key: Key, now: float) -> float:
         """When the most urgent requests of the other queues must start to be in time."""

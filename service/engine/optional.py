@@ -74,15 +74,16 @@ class Optional:
         What a step is expected to cost arrivals still to come ranks it, but never leaves the device idle: an answer
         that stayed shallow for somebody who then did not come would be nobody's gain.
         """
-        newest = -1
+        newest, elapsed = -1, now / DISCOUNT_S
         # Those planned anew go to queues that may have been looked at before.
         while newest != self._places.last:
             newest = self._places.last
-            best_key, best, second, rate_elsewhere = None, -math.inf, -math.inf, 0.0
-            best_net = 0.0
+            best_key, best, second = None, -math.inf, -math.inf
+            best_net = rate_elsewhere = 0.0
+            to_beat = -math.inf
             for key, queue in list(self._queues.items()):
                 rank = queue.best_rank
-                if rank is not None and second > 0 and math.log(second) >= now / DISCOUNT_S - rank:
+                if rank is not None and elapsed - rank < to_beat:
                     continue
                 ticket = self._head(key, now)
                 if ticket is None:
@@ -95,6 +96,7 @@ class Optional:
                     best_key, best, best_net, second, rate_elsewhere = key, score, net, best, best_net
                 elif score > second:
                     second, rate_elsewhere = score, net
+                to_beat = math.log(second) if second > 0 else -math.inf
         return None if best_key is None else (best_key, max(rate_elsewhere, 0.0))
 
     def batch(self, key: Key, rate_elsewhere: float, now: float) -> tuple[Ticket, ...]:
