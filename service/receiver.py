@@ -13,7 +13,8 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Protocol
+
+from service.protocol import BoundedProtocol
 
 SO_TIMESTAMPNS = 35
 """From Linux's asm-generic/socket.h; Python does not name it."""
@@ -23,41 +24,16 @@ ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size)
 BUFFER_BYTES = 2**18
 
 
-class Reader(Protocol):
-    """What a `Receiver` reads for: a protocol of HTTP that wants to know when its bytes came."""
-
-    received_ns: int | None
-    """When the kernel had the bytes that come next, by the wall clock; None: it does not say."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:
-        """As asyncio has it."""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """As asyncio has it."""
-
-    def data_received(self, data: bytes) -> None:
-        """As asyncio has it."""
-
-    def eof_received(self) -> None:
-        """As asyncio has it."""
-
-    def pause_writing(self) -> None:
-        """As asyncio has it."""
-
-    def resume_writing(self) -> None:
-        """As asyncio has it."""
-
-
 class Receiver(asyncio.BufferedProtocol):
     """Reads one connection. It is asked for a buffer just before each read, which is when it peeks.
 
     Args:
-        reader: gets everything else.
+        reader: gets everything else, and in its `received_ns` when the kernel had what it gets next.
         buffer: what is read is read into, and copied from before anything else can be: all connections of an event
             loop may share it.
     """
 
-    def __init__(self, reader: Reader, buffer: memoryview) -> None:
+    def __init__(self, reader: BoundedProtocol, buffer: memoryview) -> None:
         self._reader = reader
         self._buffer = buffer
         self._socket: socket.socket | None = None
@@ -131,7 +107,7 @@ def _alias(transport: asyncio.Transport) -> socket.socket | None:
     return connected
 
 
-def receiving(make_reader: Callable[..., Reader]) -> Callable[..., Receiver]:
+def receiving(make_reader: Callable[..., BoundedProtocol]) -> Callable[..., Receiver]:
     """A factory of receivers for a factory of readers."""
     buffer = memoryview(bytearray(BUFFER_BYTES))
 

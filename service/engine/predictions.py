@@ -26,15 +26,12 @@ class Predictions:
 
     def each_s(self, ticket: Ticket, now: float) -> list[float]:
         """Seconds until each member's answer on the ticket's rows alone: more than one run where it is behind."""
-        each = self._costs.predict_each(ticket.model, ticket.rows, now)
+        each = self.each_run_s(ticket, now)
         return each if ticket.part is None else ticket.part.price(each)
 
     def in_time(self, ticket: Ticket, member: int, now: float) -> bool:
         """Whether the ticket alone is predicted to have that member's answer in time."""
-        each = self._costs.predict_each(ticket.model, ticket.rows, now)
-        if ticket.part is not None:
-            each = ticket.part.price(each)
-        return ticket.deadline.slack(now, each[member]) >= 0
+        return ticket.deadline.slack(now, self.each_s(ticket, now)[member]) >= 0
 
     def full_rows(self, key: Key, largest: int, now: float) -> int:
         """Rows of a batch that makes good use of the device: with twice as many each would hardly be faster."""
