@@ -73,7 +73,7 @@ def arms(folder: Path, recording: Recording) -> Iterator[tuple[list[Arm], float]
     """The servers, all up at once and idle but for the one that is asked; and requests a second of full depth."""
     bundle = write_recorded(folder, recording, calibrated(recording, record(SAMPLES, 1)))
     with (
-        serving(folder, models=bundle.manifest.name, cpu_threads=1, max_queue_rows=4096) as server,
+        serving(folder, models=bundle.manifest.name, max_queue_rows=4096) as server,
         serving_bare(bundle, 1) as first,
         serving_bare(write_teacher(folder, recording), 1) as teacher,
     ):

@@ -82,8 +82,9 @@ class Settings(BaseSettings):
     start without it."""
 
     cpu_threads: Annotated[int, Field(ge=0)] = 0
-    """Threads that one member may use on the CPU; 0 leaves one core to the event loop and takes the rest. Raise it
-    for large members, lower it when other programs share the machine."""
+    """Threads that one member may use on the CPU; at each batch size it uses one or all of them, as was faster at
+    warm-up. 0: all cores that the process or its container may use; before Linux 6.12 one is left to the event loop.
+    Lower it when other programs share the machine. With 1 each member is in memory once, with more twice."""
 
     execution: Execution = "auto"
     """Whether members without a path between them may run side by side, each with its share of `cpu_threads`; the first

@@ -75,6 +75,13 @@ class DeviceExecutor:
         chunks = [ChunkMember(bundle, index, self._provider) for index in range(len(bundle.manifest.streaming))]
         self._models[model], self._chunks[stream_key(model)] = loaded, chunks
 
+    def ways(self, model: str, member: int) -> int:
+        """One; see `Executor.ways`."""
+        return 1
+
+    def choose(self, step: Step, way: int) -> None:
+        """Nothing to choose; see `Executor.choose`."""
+
     def unload(self, model: str) -> None:
         """Free the sessions and slots of a model; see `Executor.unload`."""
         self._models.pop(model, None)

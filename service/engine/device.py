@@ -26,7 +26,7 @@ def open_executor(
 
     Args:
         device: where members run.
-        cpu_threads: threads of one member on the CPU; None leaves one core to others.
+        cpu_threads: threads of one member on the CPU, at most; None: as `compute_threads` says.
         member_memory_bytes: device memory of one member on CUDA; 0 leaves it unbounded.
         side_by_side: whether waves may be run where the device can; on CUDA it cannot.
 

@@ -69,5 +69,11 @@ class Executor(Protocol):
         tickets.
         """
 
+    def ways(self, model: str, member: int) -> int:
+        """In how many ways it can run a member, the one that takes least from others first; all give the same."""
+
+    def choose(self, step: Step, way: int) -> None:
+        """Run the step's member this way from now on with so many rows, or fewer down to the next number chosen for."""
+
     def retain(self, ticket: Ticket, rows: Rows) -> None:
         """Forget the ticket's activations of all rows but these, counted among those it had so far."""

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from bundle import Bundle, InvalidBundle, Manifest
+from service.engine import slices
 from service.engine.cost import CostModel, MemberCost, WaveCosts
 from service.engine.deadline import Clock
 from service.engine.execution import Execution, Verdict, hindrance, judge
@@ -74,7 +75,7 @@ class Host:
         # In turn, because no session may be opened on CUDA while another is captured as a graph.
         async with self._turn:
             executor = self.executor
-            await asyncio.to_thread(executor.load, model, bundle)
+            await asyncio.to_thread(_load, executor, model, bundle)
             try:
                 await self.measure(model, bundle.manifest)
             except WorkerStopped:
@@ -94,7 +95,7 @@ class Host:
         async with self._turn:
             self.executor = executor
             for model, bundle in bundles.items():
-                await asyncio.to_thread(executor.load, model, bundle)
+                await asyncio.to_thread(_load, executor, model, bundle)
             await asyncio.to_thread(self._worker.restart, executor, scheduler)
             for model, bundle in bundles.items():
                 await self.measure(model, bundle.manifest)
@@ -174,3 +175,9 @@ class Host:
         rehearsal = Rehearsal(self.executor, key, members, self._max_batch_rows, self._clock)
         await self._walk(rehearsal.advance)
         return rehearsal.costs(self._safety)
+
+
+def _load(executor: Executor, model: str, bundle: Bundle) -> None:
+    # onnxruntime's threads get the slices of the one that starts them, which itself has the event loop's.
+    slices.restore()
+    executor.load(model, bundle)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 
 from bundle import Bundle
+from service.engine.host_rows import Array, HostRows, gather
 from service.engine.providers import CPU, open_member
 from service.engine.step import Step
 from service.engine.ticket import Logits
 from service.engine.wiring import forget_unread, outputs_read_later
 
-Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
 
@@ -47,7 +44,7 @@ class CpuMember:
                 edges.append((self._input.name, self._input.shape, self._input.dtype))
             return {name: np.zeros((step.rows, *shape), dtype) for name, shape, dtype in edges}
         feed = {
-            link.input: _stack([ticket.activations[link.from_member, link.from_output] for ticket in step.tickets])
+            link.input: gather([ticket.activations[link.from_member, link.from_output] for ticket in step.tickets])
             for link in self._links
         }
         if self._input is not None:
@@ -63,12 +60,12 @@ class CpuMember:
         """Leave each ticket its rows of what later members read, and take from it what none reads any more."""
         start = 0
         for ticket in step.tickets:
-            rows = slice(start, start + ticket.rows)
+            stop = start + ticket.rows
             for name in self._kept:
-                ticket.activations[self._index, name] = outputs[name][rows]
+                ticket.activations[self._index, name] = HostRows(outputs[name], start, stop)
             for key in self._forgotten:
                 del ticket.activations[key]
-            start += ticket.rows
+            start = stop
 
 
 def _stack(parts: list[Array]) -> Array:

@@ -1,12 +1,14 @@
 """Warm-up: run every member at every batch size on zeros, and time it.
 
-First runs are slow (memory arenas grow, kernels are chosen, graphs are captured), so they are not counted. A
-model is rehearsed run by run, so that one which is loaded under traffic can be measured between the steps of
-requests; see `Host`.
+First runs are slow (memory arenas grow, kernels are chosen, graphs are captured), so they are not counted. Where the
+executor knows several ways to run a member, the fastest is found and chosen before the member is timed. A model is
+rehearsed run by run, so that one which is loaded under traffic can be measured between the steps of requests; see
+`Host`.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from service.engine.cost import MemberCost, batch_sizes
@@ -19,6 +21,10 @@ UNCOUNTED_RUNS = 4
 MIN_RUNS, MAX_RUNS = 5, 30
 BUDGET_S = 0.2
 """Time to spend on one member at one batch size, between MIN_RUNS and MAX_RUNS runs."""
+TRIALS = 7
+"""Counted runs of each way, at most: while they take less than BUDGET_S together."""
+MARGIN = 0.1
+"""A way that takes more from others, more threads say, must take this much less time."""
 
 
 def rehearse(
@@ -51,7 +57,28 @@ class Rehearsal:
     def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
         for member, durations in enumerate(self._durations_s):
             for rows in sizes:
-                yield from self._time(Step(model, member, (), rows), durations.setdefault(rows, []))
+                step = Step(model, member, (), rows)
+                yield from self._try_ways(step)
+                yield from self._time(step, durations.setdefault(rows, []))
+
+    def _try_ways(self, step: Step) -> Iterator[float]:
+        """Choose how the step's member is run; the ways in turn, so that a slow moment hits all alike."""
+        ways = self._executor.ways(step.model, step.member)
+        if ways < 2:
+            return
+        fastest_s, spent_s = [math.inf] * ways, 0.0
+        for trial in range(1 + TRIALS):
+            for way in range(ways):
+                self._executor.choose(step, way)
+                ran_s = self._run(step)
+                if trial:
+                    fastest_s[way] = min(fastest_s[way], ran_s)
+                    spent_s += ran_s
+                yield ran_s
+            if spent_s >= BUDGET_S:
+                break
+        enough_s = min(fastest_s) / (1 - MARGIN)
+        self._executor.choose(step, next(way for way, seconds in enumerate(fastest_s) if seconds <= enough_s))
 
     def _time(self, step: Step, durations: list[float]) -> Iterator[float]:
         for _ in range(UNCOUNTED_RUNS):

@@ -26,6 +26,11 @@ def shorten() -> bool:
     return _ask(SHORT_S)
 
 
+def granted() -> bool:
+    """Whether the calling thread would get short slices here; it has the system's own afterwards."""
+    return shorten() and restore()
+
+
 def restore() -> bool:
     """Give the calling thread slices of the system's own length again."""
     return _ask(0.0)

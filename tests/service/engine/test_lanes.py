@@ -117,7 +117,8 @@ def test_threads_are_shared_out(models: Path, monkeypatch: pytest.MonkeyPatch, t
 
     monkeypatch.setattr(CpuMember, "__init__", note)
     wide(write_dag(models, APART), threads)
-    assert opened == [*((index, threads) for index in range(4)), *((index, each) for index in (1, 2, 3))]
+    alone = [(index, count) for index in range(4) for count in (1, threads)]
+    assert opened == [*alone, *((index, each) for index in (1, 2, 3))]
 
 
 def test_an_unloaded_model_is_gone_from_the_lanes_too(models: Path):

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from bundle import Bundle
-from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS, UNCOUNTED_RUNS, Rehearsal, rehearse
+from service.engine.cost import MemberCost
+from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS, TRIALS, UNCOUNTED_RUNS, Rehearsal, rehearse
 from service.engine.step import Step
 from tests.fakes import FakeClock, TimedExecutor
 
@@ -46,3 +49,72 @@ def test_it_goes_run_by_run(tiny: Bundle):
     rehearsal = Rehearsal(executor, "tiny/1", 3, 1, clock)
     assert rehearsal.advance() == pytest.approx(0.010)
     assert len(executor.steps) == 1
+
+
+class Wayward(TimedExecutor):
+    """An executor with several ways to run a member; `seconds` tells what a way takes on so many rows."""
+
+    def __init__(self, clock: FakeClock, seconds: Callable[[int, int], float], ways: int) -> None:
+        super().__init__(clock, lambda step: seconds(self.way[step.member], step.rows))
+        self.way = {0: 0, 1: 0, 2: 0}
+        self.chosen: dict[tuple[int, int], int] = {}
+        self._count = ways
+
+    def ways(self, model: str, member: int) -> int:
+        return self._count
+
+    def choose(self, step: Step, way: int) -> None:
+        self.way[step.member] = self.chosen[step.member, step.rows] = way
+
+
+def rehearsed(tiny: Bundle, seconds: Callable[[int, int], float], ways: int = 2) -> tuple[Wayward, list[MemberCost]]:
+    clock = FakeClock()
+    executor = Wayward(clock, seconds, ways)
+    executor.load("tiny/1", tiny)
+    return executor, rehearse(executor, "tiny/1", 2, 4, 0.95, clock)
+
+
+def test_each_batch_size_is_run_and_timed_the_way_that_is_fastest_there(tiny: Bundle):
+    executor, costs = rehearsed(tiny, lambda way, rows: [0.010 * rows, 0.020, 0.025][way], ways=3)
+    assert executor.chosen == {(member, rows): int(rows == 4) for member in (0, 1) for rows in (1, 2, 4)}
+    for cost in costs:
+        assert cost.medians_s == pytest.approx([0.010, 0.020, 0.020])
+
+
+@pytest.mark.parametrize(("saved", "way"), [(0.05, 0), (0.15, 1)])
+def test_more_threads_must_pay_for_what_they_take(tiny: Bundle, saved: float, way: int):
+    executor, _ = rehearsed(tiny, lambda way, rows: 0.010 * (1 - saved * way))
+    assert set(executor.chosen.values()) == {way}
+
+
+def test_a_first_run_that_is_slow_decides_nothing(tiny: Bundle):
+    clock = FakeClock()
+    executor = Wayward(clock, lambda way, rows: 0.0, ways=2)
+    slow_once: set[int] = set()
+
+    def seconds(step: Step) -> float:
+        way = executor.way[step.member]
+        first = way not in slow_once
+        slow_once.add(way)
+        return (9.0 if first else 0.010) * (0.5 if way else 1)
+
+    executor._seconds = seconds
+    executor.load("tiny/1", tiny)
+    rehearse(executor, "tiny/1", 1, 1, 0.95, clock)
+    assert executor.chosen == {(0, 1): 1}
+
+
+@pytest.mark.parametrize(("duration_s", "trials"), [(1e-6, TRIALS), (BUDGET_S, 1)])
+def test_slow_ways_are_tried_less_often(tiny: Bundle, duration_s: float, trials: int):
+    clock = FakeClock(now=0.0)
+    executor = Wayward(clock, lambda way, rows: duration_s, ways=2)
+    executor.load("tiny/1", tiny)
+    runs = MAX_RUNS if duration_s < BUDGET_S else MIN_RUNS
+    rehearse(executor, "tiny/1", 1, 1, 0.95, clock)
+    assert len(executor.steps) == 2 * (1 + trials) + UNCOUNTED_RUNS + runs
+
+
+def test_one_way_is_not_tried(tiny: Bundle):
+    executor, _ = rehearsed(tiny, lambda way, rows: 1.0, ways=1)
+    assert not executor.chosen
+    assert len(executor.steps) == 2 * 3 * (UNCOUNTED_RUNS + MIN_RUNS)

@@ -1,0 +1,50 @@
+"""One member on the CPU, on one thread or on all that it may have: whichever is faster at a batch size.
+
+Threads that share a small member's work wait for each other longer than the work takes. What is small depends on the
+machine, so it is measured (`rehearsal`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Protocol
+
+from service.engine.step import Step
+from service.engine.ticket import Logits
+
+
+class Runs(Protocol):
+    """Sessions and what goes in and out of them: a `CpuMember` or a `ChunkMember`."""
+
+    def run(self, step: Step) -> Logits:
+        """See `Executor.run`."""
+
+
+class ThreadedMember:
+    """Has a session, and the weights in it, for each of its ways to run.
+
+    Args:
+        open_with: opens the member with so many threads.
+        threads: it may have.
+    """
+
+    def __init__(self, open_with: Callable[[int], Runs], threads: int) -> None:
+        self.ways = [open_with(count) for count in sorted({1, threads})]
+        """The one that takes least from others first."""
+        self._rows: list[int] = []
+        self._chosen: dict[int, Runs] = {}
+
+    def choose(self, rows: int, way: int) -> None:
+        """Run steps of so many rows this way, and smaller ones down to the next size that was chosen for."""
+        self._chosen[rows] = self.ways[way]
+        self._rows = sorted(self._chosen)
+
+    def run(self, step: Step) -> Logits:
+        """Run one step; see `Executor.run`."""
+        return self._way(step.rows).run(step)
+
+    def _way(self, rows: int) -> Runs:
+        if not self._rows:
+            return self.ways[0]
+        return self._chosen[self._rows[min(bisect_left(self._rows, rows), len(self._rows) - 1)]]
