@@ -48,8 +48,10 @@ def terms(wanted: PredictRequest, manifest: Manifest) -> Terms:
 
 def _check_task(wanted: PredictRequest, manifest: Manifest) -> None:
     """Refuse what needs classes of a regression."""
+    if manifest.task != "regression":
+        return
     for name in ("target_accuracy", "exit_confidence", "exit_risk"):
-        if manifest.task == "regression" and getattr(wanted, name) is not None:
+        if getattr(wanted, name) is not None:
             raise InvalidField(f"Field `{name}`: a regression has no such thing; leave it out.", field=name)
 
 

@@ -172,10 +172,9 @@ class Gate:
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)
         now, due = self._clock.now(), ticket.deadline.answer_by
-        if now + self._mandatory_s(ticket, ticket.rows) > due:
-            # Hopeless on an idle device too: the scheduler says so, and whether it still is.
-            return None
-        if max(now, worker.busy_until) + self._mandatory_before_s(ticket) > due:
+        hopeful = max(now, worker.busy_until) + self._mandatory_before_s(ticket) <= due
+        # Who is hopeless on an idle device too is let in: the scheduler says so, and whether it still is.
+        if not hopeful and now + self._mandatory_s(ticket, ticket.rows) <= due:
             return QueueFull(
                 "No member can be finished by the deadline behind what is queued: "
                 "send the request again later, or allow it more time.",
@@ -209,9 +208,7 @@ class Gate:
 
     def _backlog_s(self, ticket: Ticket) -> float:
         """Predicted seconds until the rows in flight are through all members, in full batches."""
-        batch_s = sum(
-            self._costs.typical(ticket.model, member, self._max_batch_rows) for member in range(ticket.members_total)
-        )
+        batch_s = self._costs.typical_whole(ticket.model, self._max_batch_rows)
         return batch_s * self.rows_in_flight / self._max_batch_rows
 
 

@@ -144,6 +144,11 @@ class Ticket:
         """Whether it is a chunk of a stream that has had its answer: its members only catch up."""
         return self.part is not None and self.ended is not None
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it has all the members it may have, and nobody can ask for more."""
+        return self.depth >= self.member_limit and self.exit is None and not self.keep
+
     def resumed(self, request_id: str, deadline: Deadline, member_limit: int, *, keep: bool) -> Ticket:
         """A request that goes on where this one stopped; this one must have been settled or cancelled.
 

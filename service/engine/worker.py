@@ -337,8 +337,10 @@ class Worker:
                     continue
                 if ticket.in_arrears:
                     ticket.depth = member + 1
-                else:
-                    answers.append((ticket, ticket.publish(member, own, combine)))
+                    continue
+                answer = ticket.publish(member, own, combine)
+                if not ticket.is_over:
+                    answers.append((ticket, answer))
             else:
                 log.warning("member %d of %s gave NaN or infinity", member, step.model)
                 failed.append(ticket)

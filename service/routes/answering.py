@@ -52,7 +52,7 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
     agreed = terms(wanted, deployment.manifest)
     inputs = to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows)
     # As nested lists they would be walked by every collection of garbage until the answer.
-    del wanted.inputs
+    wanted.inputs = None
     ticket = Ticket(
         request_id=visit.request_id,
         model=deployment.key,

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from service.engine.ticket import Exit, Published, StoppedBy
 from tests.fakes import ticket
@@ -67,3 +70,20 @@ def test_nobody_leaves_before_the_mandatory_members_or_after_the_last():
         one.publish(member, A, "mean")
         left.append(one.leaving(np.array([0.99])) is not None)
     assert left == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("depth", "changes", "over"),
+    [
+        (2, {}, True),
+        (1, {}, False),
+        (2, {"keep": True}, False),
+        (2, {"exit": Exit((0.9, 0.9), StoppedBy.EXIT_CONFIDENCE)}, False),
+    ],
+)
+def test_nothing_is_foreseen_for_who_is_over(depth: int, changes: dict[str, Any], over: bool):
+    one = ticket()
+    one.member_limit, one.depth = 2, depth
+    for name, value in changes.items():
+        setattr(one, name, value)
+    assert one.is_over is over
