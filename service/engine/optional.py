@@ -53,20 +53,26 @@ class Optional:
         self._max_batch_rows = max_batch_rows
         self._turn_away = turn_away
         self._queues: dict[Key, Waiting[float]] = {}
+        self._lone: tuple[Key, Ticket, int] | None = None
+        """Who was added while nobody waited, and at which place: in no queue until somebody else comes, because
+        most likely its next step is the next to run."""
 
     def add(self, ticket: Ticket, now: float) -> None:
-        """Enqueue a ticket for the first step of its best way."""
-        move = best_move(ticket, ticket.deadline.slack(now), self._predictions.each_s(ticket, now))
-        if move is None:
+        """Take in a ticket for the first step of its best way."""
+        self._join()
+        key = self._plan(ticket, now)
+        if key is None:
             self._turn_away(ticket)
-            return
-        ticket.way_rate = move.rate
-        ticket.way_until = ticket.deadline.answer_by - move.seconds + ROUNDING_S
-        self._push((ticket.model, move.member), ticket)
+        elif self._places:
+            self._push(key, ticket)
+        else:
+            place = self._places.taken[ticket] = self._places.new()
+            self._lone = key, ticket, place
 
     def clear(self) -> None:
         """Forget everybody."""
         self._queues.clear()
+        self._lone = None
 
     def most_valuable(self, now: float) -> tuple[Key, float] | None:
         """The queue to serve, and the rate of the next best one; None if nobody waits for an optional step.
@@ -74,6 +80,11 @@ class Optional:
         What a step is expected to cost arrivals still to come ranks it, but never leaves the device idle: an answer
         that stayed shallow for somebody who then did not come would be nobody's gain.
         """
+        if self._lone is not None:
+            alone_key, alone, place = self._lone
+            if self._places.taken == {alone: place} and now <= alone.way_until:
+                return alone_key, 0.0
+            self._join()
         newest, elapsed = -1, now / DISCOUNT_S
         # Those planned anew go to queues that may have been looked at before.
         while newest != self._places.last:
@@ -101,6 +112,10 @@ class Optional:
 
     def batch(self, key: Key, rate_elsewhere: float, now: float) -> tuple[Ticket, ...]:
         """Take tickets off a queue, best first, while their rows are worth the time that they add."""
+        if self._lone is not None:
+            (_, alone, _), self._lone = self._lone, None
+            del self._places.taken[alone]
+            return (alone,)
         queue = self._queues[key]
         first = queue.pop()
         batch, rows, due = [first], first.rows, first.deadline.answer_by
@@ -130,6 +145,13 @@ class Optional:
             self._push(key, ticket)
         return tuple(batch)
 
+    def _join(self) -> None:
+        """The lone ticket is so no more: it goes to its queue, unless it was cancelled or has become mandatory."""
+        if self._lone is not None:
+            (key, ticket, place), self._lone = self._lone, None
+            if self._places.taken.get(ticket) == place:
+                self._push(key, ticket)
+
     def _push(self, key: Key, ticket: Ticket) -> None:
         if key not in self._queues:
             self._queues[key] = Waiting(self._places)
@@ -144,8 +166,21 @@ class Optional:
             ticket = head[1]
             if now <= ticket.way_until and self._predictions.in_time(ticket, key[1], now):
                 return ticket
-            self.add(queue.pop(), now)
+            found = self._plan(queue.pop(), now)
+            if found is None:
+                self._turn_away(ticket)
+            else:
+                self._push(found, ticket)
         return None
+
+    def _plan(self, ticket: Ticket, now: float) -> Key | None:
+        """The first step of the ticket's best way; None if there is no time for any."""
+        move = best_move(ticket, ticket.deadline.slack(now), self._predictions.each_s(ticket, now))
+        if move is None:
+            return None
+        ticket.way_rate = move.rate
+        ticket.way_until = ticket.deadline.answer_by - move.seconds + ROUNDING_S
+        return ticket.model, move.member
 
 
 def _urgent_at(ticket: Ticket) -> float:

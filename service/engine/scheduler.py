@@ -184,7 +184,8 @@ def _impatient(ticket: Ticket, now: float) -> bool:
 
 
 def _step(key: Key, tickets: Sequence[Ticket], width: int = 1) -> Step:
-    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width)
+    rows = tickets[0].rows if len(tickets) == 1 else sum(ticket.rows for ticket in tickets)
+    return Step(*key, tuple(tickets), rows, width)
 
 
 def _catch_up(tickets: Sequence[Ticket]) -> Step:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from service.engine.mandatory import PATIENCE_S
 from service.engine.optional import DISCOUNT_S
 from service.engine.scheduler import Scheduler
-from service.engine.ticket import Ticket
+from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
 
 NOW = 1000.0
@@ -63,3 +64,57 @@ def test_one_that_has_waited_for_long_is_discounted_no_more():
     engine.complete([fresh, old], now)
     assert engine.next_step(now).tickets == (old,)
     assert engine.next_step(now).tickets == (fresh,)
+
+
+def test_who_was_alone_shares_the_step_with_who_comes():
+    engine = Scheduler(costs(0.010, 0.010), 8)
+    one, other = started(0.9, 0.1, 1), started(0.9, 0.1, 2)
+    engine.complete([one], NOW)
+    engine.complete([other], NOW)
+    assert engine.next_step(NOW).tickets == (one, other)
+    assert engine.next_step(NOW) is None
+
+
+def test_who_was_alone_waits_for_who_is_more_urgent():
+    engine = Scheduler(costs(0.010, 0.010), 8)
+    alone, new = started(0.9, 0.1, 1), ticket(arrived=NOW, budget_s=0.5, members=2, seed=2)
+    engine.complete([alone], NOW)
+    assert engine.waiting == 1
+    engine.admit(new, NOW)
+    assert engine.next_step(NOW).tickets == (new,)
+    assert engine.next_step(NOW).tickets == (alone,)
+    assert engine.next_step(NOW) is None
+
+
+def test_who_was_alone_and_is_cancelled_runs_no_more():
+    engine = Scheduler(costs(0.010, 0.010), 8)
+    alone = started(0.9, 0.1, 1)
+    engine.complete([alone], NOW)
+    engine.cancel(alone, StoppedBy.ABANDONED)
+    assert engine.next_step(NOW) is None
+    assert [(one.ticket, one.stopped_by) for one in engine.take_settled()] == [(alone, StoppedBy.ABANDONED)]
+    engine.complete([alone], NOW)
+    engine.cancel_all(StoppedBy.SHUTDOWN)
+    assert engine.next_step(NOW) is None
+
+
+def test_who_was_alone_and_becomes_mandatory_runs_once():
+    engine = Scheduler(costs(0.010, 0.010), 8)
+    patient = ticket(arrived=NOW, budget_s=None, members=2, seed=1)
+    engine.admit(patient, NOW)
+    step = engine.next_step(NOW)
+    patient.depth, patient.expected = 1, (0.5, 0.6)
+    engine.complete(step.tickets, NOW + 0.010)
+    assert engine.next_step(NOW + 2 * PATIENCE_S).tickets == (patient,)
+    assert engine.next_step(NOW + 2 * PATIENCE_S) is None
+
+
+def test_who_was_alone_for_too_long_is_planned_anew():
+    engine = Scheduler(costs(0.010, 0.010, 0.010), 8)
+    alone = ticket(arrived=NOW, budget_s=0.025, members=3, seed=1)
+    alone.depth, alone.expected = 1, (0.5, 0.6, 0.7)
+    engine.complete([alone], NOW)
+    assert engine.next_step(NOW + 0.010).tickets == (alone,), "there is time for one member more, not for two"
+    engine.complete([alone], NOW)
+    assert engine.next_step(NOW + 0.020).tickets == (), "nobody is left: a rehearsal"
+    assert [one.stopped_by for one in engine.take_settled()] == [StoppedBy.DEADLINE]
