@@ -34,7 +34,8 @@ class Load:
 def closed_loop(address: str, request: bytes, connections: int, seconds: float) -> Load:
     """Send the same bytes on so many connections, each again as soon as it is answered, for so long.
 
-    Goes on until there are as many replies as connections.
+    The clock runs until the last of them is answered: a server that works on many requests at once would otherwise lose
+    what it has done for those under way.
 
     Raises:
         BadReply: a reply was no 200.
@@ -61,9 +62,10 @@ async def _drive(address: str, request: bytes, connections: int, seconds: float)
     for wire in wires:
         wire.begin()
     await asyncio.wait([failed], timeout=seconds)
-    while len(load.latencies_s) < connections and not failed.done():
-        # Too slow for the time: a rate and a percentile need some replies.
-        await asyncio.wait([failed], timeout=seconds)
+    for wire in wires:
+        wire.over = True
+    for wire in wires:
+        await asyncio.wait([failed, wire.idle], return_when=asyncio.FIRST_COMPLETED)
     load.seconds = time.perf_counter() - started
     for wire in wires:
         wire.transport.abort()
@@ -84,11 +86,19 @@ class _Wire(asyncio.Protocol):
         self._received = b""
         self._expected = 0
         self._sent = 0.0
+        self.over = False
+        """Whether no further request is to be sent."""
+        self.idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when none is under way any more."""
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have all of its methods, but are not of the class.
         self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.idle.done() and not self._failed.done():
+            self._failed.set_exception(BadReply("The server has closed a connection."))
 
     def begin(self) -> None:
         self._received, self._expected = b"", 0
@@ -110,7 +120,10 @@ class _Wire(asyncio.Protocol):
                 self._failed.set_exception(BadReply(self._received[:500].decode(errors="replace")))
             return
         self._load.last = self._received.partition(b"\r\n\r\n")[2]
-        self.begin()
+        if self.over:
+            self.idle.set_result(None)
+        else:
+            self.begin()
 
 
 def _content_length(head: bytes) -> int:

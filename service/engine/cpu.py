@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 
 from bundle import Bundle
 from service.engine.chunks import ChunkMember
@@ -11,6 +11,7 @@ from service.engine.host_rows import HostRows
 from service.engine.lanes import CpuLanes
 from service.engine.member import CpuMember
 from service.engine.providers import CPU
+from service.engine.spread import SpreadMember
 from service.engine.step import Step
 from service.engine.stream import stream_key
 from service.engine.threaded import ThreadedMember
@@ -32,6 +33,7 @@ class CpuExecutor:
         self._threads = threads or compute_threads()
         self._members: dict[str, list[ThreadedMember]] = {}
         """Of each model; chunk graphs are a model of their own."""
+        self._pool = ThreadPoolExecutor(max(1, self._threads - 1), "rows")
         self._lanes = CpuLanes(self._threads) if side_by_side and self._threads > 1 else None
 
     @property
@@ -40,18 +42,24 @@ class CpuExecutor:
         return self._lanes
 
     def load(self, model: str, bundle: Bundle) -> None:
-        """Open a session for each way to run a member, and one to run beside others; see `Executor.load`."""
-        indices = [member.index for member in bundle.manifest.members]
-        members = [ThreadedMember(partial(CpuMember, bundle, index), self._threads) for index in indices]
-        chunks = [
-            ThreadedMember(partial(ChunkMember, bundle, index, CPU), self._threads)
-            for index in range(len(bundle.manifest.streaming))
-        ]
+        """Open sessions with one thread and with all, and one to run beside others; see `Executor.load`."""
+        members = [self._open(bundle, member.index) for member in bundle.manifest.members]
+        chunks = [self._open_chunk(bundle, index) for index in range(len(bundle.manifest.streaming))]
         if self._lanes is not None:
             self._lanes.load(model, bundle)
         self._members[model] = members
         if chunks:
             self._members[stream_key(model)] = chunks
+
+    def _open(self, bundle: Bundle, index: int) -> ThreadedMember:
+        one = CpuMember(bundle, index, 1)
+        if self._threads == 1:
+            return ThreadedMember([one])
+        spread = SpreadMember(one, self._pool, self._threads)
+        return ThreadedMember([one, spread, CpuMember(bundle, index, self._threads)])
+
+    def _open_chunk(self, bundle: Bundle, index: int) -> ThreadedMember:
+        return ThreadedMember([ChunkMember(bundle, index, CPU, count) for count in sorted({1, self._threads})])
 
     def unload(self, model: str) -> None:
         """Free the sessions of a model; see `Executor.unload`."""
@@ -71,7 +79,7 @@ class CpuExecutor:
         return self._members[step.model][step.member].run(step)
 
     def ways(self, model: str, member: int) -> int:
-        """One for each number of threads; see `Executor.ways`."""
+        """On one thread, and on all of them with rows or operators shared out; see `Executor.ways`."""
         return len(self._members[model][member].ways)
 
     def choose(self, step: Step, way: int) -> None:

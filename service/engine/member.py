@@ -26,6 +26,7 @@ class CpuMember:
         self._forgotten = forget_unread(bundle.manifest.members, index)
         self.logits = member.logits
         self._fetched = [member.logits, *(name for name in self._kept if name != member.logits)]
+        self._outputs = {output.name: output for output in member.outputs}
         names = {edge.name for edge in self._session.get_inputs()}
         self._input = bundle.manifest.input if bundle.manifest.input.name in names else None
 
@@ -55,6 +56,20 @@ class CpuMember:
         """The outputs by name, on any thread: the logits, and if `whole` what later members read."""
         names = self._fetched if whole else self._fetched[:1]
         return dict(zip(names, self._session.run(names, feed), strict=True))
+
+    def room(self, rows: int, *, whole: bool) -> Arrays:
+        """Arrays for what `compute` gives, still empty."""
+        names = self._fetched if whole else self._fetched[:1]
+        return {name: np.empty((rows, *self._outputs[name].shape), self._outputs[name].dtype) for name in names}
+
+    def compute_into(self, outputs: Arrays, feed: Arrays) -> None:
+        """Fill `outputs`, rows of what `room` made, from the same rows of what the session reads; on any thread."""
+        binding = self._session.io_binding()
+        for name, values in feed.items():
+            binding.bind_cpu_input(name, values)
+        for name, values in outputs.items():
+            binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
+        self._session.run_with_iobinding(binding)
 
     def hand_out(self, step: Step, outputs: Arrays) -> None:
         """Leave each ticket its rows of what later members read, and take from it what none reads any more."""

@@ -1,13 +1,13 @@
 """One member on the CPU, on one thread or on all that it may have: whichever is faster at a batch size.
 
-Threads that share a small member's work wait for each other longer than the work takes. What is small depends on the
-machine, so it is measured (`rehearsal`).
+Threads that share a small member's work wait for each other longer than the work takes; those that share out its rows
+need rows enough. Where one is better than the other depends on the machine, so it is measured (`rehearsal`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Protocol
 
 from service.engine.step import Step
@@ -15,23 +15,21 @@ from service.engine.ticket import Logits
 
 
 class Runs(Protocol):
-    """Sessions and what goes in and out of them: a `CpuMember` or a `ChunkMember`."""
+    """A way to run a member: a `CpuMember`, a `SpreadMember` or a `ChunkMember`."""
 
     def run(self, step: Step) -> Logits:
         """See `Executor.run`."""
 
 
 class ThreadedMember:
-    """Has a session, and the weights in it, for each of its ways to run.
+    """Runs each batch size the way that was chosen for it.
 
     Args:
-        open_with: opens the member with so many threads.
-        threads: it may have.
+        ways: the one that takes least from others first.
     """
 
-    def __init__(self, open_with: Callable[[int], Runs], threads: int) -> None:
-        self.ways = [open_with(count) for count in sorted({1, threads})]
-        """The one that takes least from others first."""
+    def __init__(self, ways: Sequence[Runs]) -> None:
+        self.ways = ways
         self._rows: list[int] = []
         self._chosen: dict[int, Runs] = {}
 

@@ -13,8 +13,10 @@ from benchmarks.load import BadReply, closed_loop, post
 class Handler(socketserver.StreamRequestHandler):
     """Answers each request of a connection in two pieces."""
 
+    received = 0
+
     def handle(self) -> None:
-        # The load hangs up in the middle when its time is over.
+        # The load hangs up on the others when one is refused.
         with contextlib.suppress(ConnectionError):
             self._answer_all()
 
@@ -25,6 +27,7 @@ class Handler(socketserver.StreamRequestHandler):
                 name, _, value = header.partition(b":")
                 length = int(value) if name == b"content-length" else length
             body = self.rfile.read(length)
+            Handler.received += 1
             status = b"200 OK" if line.startswith(b"POST /good") else b"503 Busy"
             self.wfile.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body) + 1, body[:1]))
             self.wfile.write(body[1:] + b"!")
@@ -42,8 +45,11 @@ def address() -> Iterator[str]:
 
 
 def test_every_connection_is_answered_and_counted(address: str):
+    before = Handler.received
     load = closed_loop(address, post("/good", b"hello"), connections=3, seconds=0.01)
+    assert len(load.latencies_s) == Handler.received - before, "those under way at the end too"
     assert len(load.latencies_s) >= 3
+    assert max(load.latencies_s) <= load.seconds
     assert load.last == b"hello!"
     assert load.rate == len(load.latencies_s) / load.seconds
 
