@@ -10,19 +10,17 @@ import logging
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import closing, suppress
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
 from bundle import Manifest
-from bundle.exits import confidence
 from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
+from service.engine.publishing import publish
 from service.engine.scheduler import Scheduler
 from service.engine.step import Settled, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
@@ -267,7 +265,7 @@ class Worker:
         ended = self._clock.now()
         self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
-        failed = set(self._publish(step, step.member, logits))
+        failed = set(publish(step, step.member, logits, self._manifests[step.model], self._executor))
         self._scheduler.fail(failed)
         self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
 
@@ -297,6 +295,7 @@ class Worker:
         Whoever is not among the former has published the prefix of all members before the one that raised.
         """
         failed: set[Ticket] = set()
+        manifest = self._manifests[step.model]
         # However this ends, the lanes must be free for the next step.
         with closing(outputs):
             for member in step.members:
@@ -304,7 +303,7 @@ class Worker:
                     logits = next(outputs)
                 except Exception as error:
                     return failed, error
-                failed.update(self._publish(step, member, logits, failed))
+                failed.update(publish(step, member, logits, manifest, self._executor, failed))
         return failed, None
 
     def _recover(self, step: Step, error: Exception) -> None:
@@ -315,61 +314,6 @@ class Worker:
             return
         for ticket in step.tickets:
             self._run(Step(step.model, step.member, (ticket,), ticket.rows))
-
-    def _publish(self, step: Step, member: int, logits: Logits, without: Collection[Ticket] = ()) -> list[Ticket]:
-        """Hand each request but those `without` its rows of a member of the step.
-
-        Returns those on whose rows the member gave no finite numbers.
-        """
-        combine = self._manifests[step.model].members[member].combine
-        finite = bool(np.isfinite(logits).all())
-        answers: list[tuple[Ticket, Logits]] = []
-        failed = []
-        start = 0
-        for ticket in step.tickets:
-            own = logits[start : start + ticket.rows]
-            start += ticket.rows
-            if ticket in without:
-                continue
-            if finite or np.isfinite(own).all():
-                # A member that runs what it missed of a stream has no answer yet, or nobody to give it to.
-                if ticket.part is not None and not ticket.part.advance(member):
-                    continue
-                if ticket.in_arrears:
-                    ticket.depth = member + 1
-                    continue
-                answer = ticket.publish(member, own, combine)
-                if not ticket.is_over:
-                    answers.append((ticket, answer))
-            else:
-                log.warning("member %d of %s gave NaN or infinity", member, step.model)
-                failed.append(ticket)
-        if answers:
-            self._look_ahead(answers)
-        return failed
-
-    def _look_ahead(self, answers: Sequence[tuple[Ticket, Logits]]) -> None:
-        """Let confident rows leave where the request asked for it, and tell what further members are worth to others.
-
-        All tickets are of one model and have just published the same prefix.
-        """
-        first = answers[0][0]
-        profile, depth = first.profile, first.depth
-        joined = np.concatenate([answer for _, answer in answers])
-        # The values of a regression say nothing of how good they are.
-        regression = first.task == "regression"
-        certain = np.ones(len(joined)) if regression else confidence(joined, profile.temperature[depth - 1])
-        start = 0
-        for ticket, answer in answers:
-            own = certain[start : start + len(answer)]
-            start += len(answer)
-            leaving = ticket.leaving(own)
-            if leaving is not None:
-                rows = np.flatnonzero(~leaving)
-                ticket.retain(rows)
-                self._executor.retain(ticket, rows)
-                own = own[rows]
-            ticket.expected = profile.after(depth, own.tolist())
 
 
 def _refuse(future: Future[Any]) -> None:

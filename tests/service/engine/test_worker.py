@@ -19,6 +19,7 @@ from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
 from service.engine.profile import Profile
 from service.engine.providers import CPU
+from service.engine.publishing import publish
 from service.engine.scheduler import Scheduler
 from service.engine.step import Settled, Step
 from service.engine.ticket import Exit, Logits, StoppedBy, Ticket
@@ -179,7 +180,8 @@ def test_a_last_member_that_is_run_before_its_turn_gives_the_reference_answer(mo
     scheduler.admit(one, 0.0)
     for now in (0.0, 0.4):
         step = scheduler.next_step(now)
-        subject.worker._publish(step, step.member, subject.worker._executor.run(step))
+        executor = subject.worker._executor
+        publish(step, step.member, executor.run(step), bundle.manifest, executor)
         scheduler.complete(step.tickets, now)
     assert step.member == 2
     *_, expected = running_average(bundle, one.inputs)
