@@ -26,10 +26,11 @@ async def read_json(request: Request, schema: type[Schema]) -> Schema:
 
     Raises:
         MalformedBody: it is no JSON object.
-        InvalidField: a field is missing, unknown or of the wrong type.
+        InvalidField: a field is missing, unknown or of the wrong type, or in the query.
         BodyTooLarge: it grew past the limit while it was read.
         RequestTimeout: it came too slowly.
     """
+    _check_no_query(request)
     return parse(await _read(request), schema)
 
 
@@ -41,18 +42,14 @@ async def read_predict(request: Request) -> PredictRequest:
     Raises:
         Problem: as `read_json`.
     """
-    query = request.scope["query_string"]
     if visit_of(request).headers.get(b"content-type") == NPY:
-        knobs = query_of(query, Knobs)
+        knobs = query_of(request.scope["query_string"], Knobs)
         try:
             inputs = npy.decode(await _read(request))
         except npy.NotNpy as error:
             raise MalformedBody(f"The body is not valid .npy: {error}.") from error
         return PredictRequest.model_construct(inputs=inputs, **dict(knobs))
-    if query:
-        raise InvalidField(
-            "The query must be empty beside a JSON body: put its fields into the body.", field=query.decode("latin-1")
-        )
+    _check_no_query(request)
     content = await _read(request)
     wanted = parse(content, PredictRequest)
     # No field but `inputs` can hold a truth value, and few bodies have the words: only those are looked through.
@@ -76,6 +73,15 @@ def query_of(query: bytes, schema: type[Schema]) -> Schema:
         fields[name] = value.split(",") if name == "outputs" else value
     # A query is text: here "50" is a number.
     return _validated(schema, fields, strict=False)
+
+
+def _check_no_query(request: Request) -> None:
+    """Refuse fields where nobody looks for them."""
+    query: bytes = request.scope["query_string"]
+    if query:
+        raise InvalidField(
+            "The query must be empty beside a JSON body: put its fields into the body.", field=query.decode("latin-1")
+        )
 
 
 async def _read(request: Request) -> bytes:

@@ -112,9 +112,19 @@ def test_a_bad_binary_request_is_a_problem_document(server: Server, query: str, 
     assert response.json()["detail"].endswith(".")
 
 
-def test_a_query_beside_json_is_refused_rather_than_ignored(server: Server):
-    response = httpx.post(f"{server.url}/predict?deadline_ms=3", json={"inputs": samples(1).tolist()})
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("predict", {"inputs": samples(1).tolist()}),
+        ("predict/stream", {"inputs": samples(1).tolist()}),
+        ("predict/unknown/continue", {}),
+        ("feedback", {"request_id": "unknown", "labels": [0]}),
+    ],
+)
+def test_a_query_beside_json_is_refused_rather_than_ignored(server: Server, path: str, body: dict[str, Any]):
+    response = httpx.post(f"{server.url}/{path}?deadline_ms=3", json=body)
     assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+    assert response.json()["field"] == "deadline_ms=3"
 
 
 def test_two_arrays_do_not_fit_into_one_answer(client: AnytimeClient):
