@@ -50,6 +50,8 @@ class MemberCost:
         self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio
         """Measured / curve at the safety quantile, as of the latest step; may be read from any thread."""
+        self.usual = 1.0
+        """The same at the median."""
 
     def curve(self, rows: int) -> float:
         """Typical seconds for a batch of `rows`, without today's ratio."""
@@ -92,6 +94,7 @@ class MemberCost:
         ratio = self._ratios.get(now)
         if ratio is None:
             ratio = self._rehearsed_ratio
+        self.usual = self._ratios.median() or 1.0
         if ratio == self.ratio:
             return False
         self.ratio = ratio
@@ -232,6 +235,11 @@ class CostModel:
         """What `predict` said after the latest step; it may be asked from any thread."""
         cost = self._members[model][member]
         return cost.curve(rows) * cost.ratio
+
+    def usually(self, model: str, member: int, rows: int) -> float:
+        """The same at the median: half of the latest steps took no longer for their size. From any thread."""
+        cost = self._members[model][member]
+        return cost.curve(rows) * cost.usual
 
     def observe(self, model: str, member: int, rows: int, duration_s: float, now: float) -> None:
         """Learn from a finished step."""

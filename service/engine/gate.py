@@ -174,7 +174,7 @@ class Gate:
         now, due = self._clock.now(), ticket.deadline.answer_by
         hopeful = max(now, worker.busy_until) + self._mandatory_before_s(ticket) <= due
         # Who is hopeless on an idle device too is let in: the scheduler says so, and whether it still is.
-        if not hopeful and now + self._mandatory_s(ticket, ticket.rows) <= due:
+        if not hopeful and now + self._mandatory_s(ticket, ticket.rows, self._costs.lately) <= due:
             return QueueFull(
                 "No member can be finished by the deadline behind what is queued: "
                 "send the request again later, or allow it more time.",
@@ -183,7 +183,11 @@ class Gate:
         return None
 
     def _mandatory_before_s(self, ticket: Ticket) -> float:
-        """Predicted seconds of the mandatory parts that are more urgent than the ticket's, and its own."""
+        """Seconds that the mandatory parts usually take that are more urgent than the ticket's, and its own.
+
+        What each of many steps stays within nearly always, all of them together hardly ever take; and who is turned
+        away has no answer for certain.
+        """
         rows = {(ticket.model, ticket.member_minimum): ticket.rows}
         parts = {(ticket.model, ticket.member_minimum): ticket}
         for other in list(self._unanswered):
@@ -193,16 +197,22 @@ class Gate:
                 key = other.model, other.member_minimum
                 rows[key] = rows.get(key, 0) + other.rows
                 parts[key] = other
-        return sum(self._mandatory_s(part, rows[key]) for key, part in parts.items())
+        return sum(self._mandatory_s(part, rows[key], self._costs.usually) for key, part in parts.items())
 
-    def _mandatory_s(self, ticket: Ticket, rows: int) -> float:
-        """Predicted seconds of as many members as the ticket must have, on `rows` rows in full batches."""
+    def _mandatory_s(self, ticket: Ticket, rows: int, seconds: Callable[[str, int, int], float]) -> float:
+        """Seconds of as many members as the ticket must have, on `rows` rows in full batches.
+
+        Args:
+            ticket: says which members.
+            rows: of all tickets that must have them.
+            seconds: of a member of a model on so many rows.
+        """
         full, rest = divmod(rows, self._max_batch_rows)
         if rows == ticket.rows:
             full, rest = 0, rows
         return sum(
-            full * self._costs.lately(ticket.model, member, self._max_batch_rows)
-            + (self._costs.lately(ticket.model, member, rest) if rest else 0.0)
+            full * seconds(ticket.model, member, self._max_batch_rows)
+            + (seconds(ticket.model, member, rest) if rest else 0.0)
             for member in range(ticket.member_minimum)
         )
 

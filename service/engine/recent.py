@@ -49,6 +49,10 @@ class RecentQuantile:
             self.holds_until = self._timed[0][0] + self._memory_s if self._timed else math.inf
         return self._quantile
 
+    def median(self) -> float | None:
+        """The middle of the values that were there at the last `get`; None if there were none."""
+        return at_quantile(self._ordered, 0.5) if self._ordered else None
+
     def _forget_oldest(self) -> None:
         _, value = self._timed.popleft()
         del self._ordered[bisect_left(self._ordered, value)]

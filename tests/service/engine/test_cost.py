@@ -50,6 +50,16 @@ def test_a_noisy_neighbour_is_followed_within_a_dozen_steps_at_every_batch_size(
     assert cost.predict(4, now=0.0) == pytest.approx(0.060)
 
 
+def test_what_a_step_usually_takes_is_the_median():
+    cost = steady()
+    assert cost.usual == 1.0
+    for step in range(20):
+        cost.observe(1, 0.030 if step % 4 == 0 else 0.012, now=0.0)
+    assert (cost.usual, cost.ratio) == (pytest.approx(1.2), pytest.approx(3.0))
+    cost.predict(1, now=2 * MEMORY_S)
+    assert cost.usual == 1.0, "nothing recent is known"
+
+
 def test_a_quiet_device_is_believed_again_after_the_memory_span():
     cost = steady()
     for _ in range(64):

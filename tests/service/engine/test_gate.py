@@ -161,3 +161,22 @@ async def test_a_backlog_of_too_many_seconds_is_full():
     assert full.value.retry_after_s == pytest.approx(2.25)
     subject.post([Settled(first, StoppedBy.SHUTDOWN)])
     await waiting
+
+
+async def test_others_are_expected_to_take_what_they_usually_do():
+    # One step in five takes four times as long as the others: that is what a prediction has to reckon with.
+    model = costs(0.5, 0.5, 0.5)
+    for step in range(60):
+        model.observe("tiny/1", 0, 1, 2.0 if step % 5 == 0 else 0.5, MonotonicClock().now())
+    subject = Gate(model, MonotonicClock(), max_queue_rows=99, max_queue_s=99.0, max_batch_rows=2)
+    subject.open(asyncio.get_running_loop())
+    worker = RecordingWorker()
+    waiting = [asyncio.create_task(subject.answer(now(budget_s=60.0, rows=2), worker, never())) for _ in range(3)]
+    while len(worker.submitted) < 3:
+        await asyncio.sleep(0)
+    worker.busy_until = MonotonicClock().now() + 57.0
+    assert await refuse(subject, worker, now(budget_s=61.0)) is False, "2 s for four steps, not 8"
+    worker.busy_until = MonotonicClock().now() + 59.5
+    assert await refuse(subject, worker, now(budget_s=61.0)) is True, "not 1.5 s either"
+    subject.post([Settled(one, StoppedBy.SHUTDOWN) for one in worker.submitted])
+    await asyncio.gather(*waiting)
