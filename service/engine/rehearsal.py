@@ -23,6 +23,8 @@ BUDGET_S = 0.2
 """Time to spend on one member at one batch size, between MIN_RUNS and MAX_RUNS runs."""
 TRIALS = 7
 """Counted runs of each way, at most: while they take less than BUDGET_S together."""
+WORTH_SHARING_S = 1e-4
+"""What the first way does sooner than this is not tried further: to wake another thread takes half as long."""
 MARGIN = 0.1
 """A way that takes more from others, more threads say, must take this much less time."""
 
@@ -71,10 +73,12 @@ class Rehearsal:
             for way in range(ways):
                 self._executor.choose(step, way)
                 ran_s = self._run(step)
+                yield ran_s
                 if trial:
                     fastest_s[way] = min(fastest_s[way], ran_s)
                     spent_s += ran_s
-                yield ran_s
+                if fastest_s[0] < WORTH_SHARING_S:
+                    return
             if spent_s >= BUDGET_S:
                 break
         enough_s = min(fastest_s) / (1 - MARGIN)

@@ -101,7 +101,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[st
     write_tiny(models)
     write_tiny(models, name="values", task="regression")
     write_stream(models)
-    return labels_by_sample(anyio.run(exposition, models, CpuExecutor()))
+    return labels_by_sample(anyio.run(exposition, models, CpuExecutor(threads=1)))
 
 
 def test_the_fixture_sees_every_instrument(exported: dict[str, list[dict[str, str]]]):
