@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -94,7 +93,7 @@ def _check_kind(array: npt.NDArray[Any], expected: Tensor) -> None:
 def _convert(array: npt.NDArray[Any], expected: Tensor) -> npt.NDArray[Any]:
     dtype = np.dtype(expected.dtype)
     if dtype.kind in "iu":
-        limits = _limits(dtype)
+        limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise WrongDtype(
                 f"`inputs` holds numbers from {array.min()} to {array.max()}, but {_words(expected)}: "
@@ -112,15 +111,8 @@ def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """`array` itself where it will do: contiguous, and aligned, which a view of a body need not be."""
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return array
-    if dtype.kind != "f":
-        return array.astype(dtype, order="C")
     with np.errstate(over="ignore"):
         return array.astype(dtype, order="C")
-
-
-@cache
-def _limits(dtype: np.dtype[Any]) -> np.iinfo[Any]:
-    return np.iinfo(dtype)
 
 
 def _words(expected: Tensor) -> str:

@@ -182,7 +182,6 @@ class CostModel:
         self._members: dict[str, list[MemberCost]] = {}
         self._waves: dict[str, WaveCosts] = {}
         self._each: dict[tuple[str, int], tuple[list[float], float]] = {}
-        self._whole: dict[tuple[str, int], tuple[list[MemberCost], float]] = {}
 
     def add(self, model: str, members: list[MemberCost], waves: WaveCosts | None = None) -> None:
         """Start to predict for a model's members, and for its waves if any are to be run."""
@@ -195,8 +194,6 @@ class CostModel:
 
     def remove(self, model: str) -> None:
         """Forget a model that has been unloaded."""
-        for known in [known for known in list(self._whole) if known[0] == model]:
-            self._whole.pop(known, None)
         self._members.pop(model, None)
         self._waves.pop(model, None)
         self._each.clear()
@@ -222,14 +219,6 @@ class CostModel:
     def typical(self, model: str, member: int, rows: int) -> float:
         """Median seconds at warm-up; unlike `predict`, it may be asked from any thread."""
         return self._members[model][member].curve(rows)
-
-    def typical_whole(self, model: str, rows: int) -> float:
-        """The same for all members, one after the other; from the event loop only."""
-        members, known = self._members[model], self._whole.get((model, rows))
-        # Another thread may have measured them anew.
-        if known is None or known[0] is not members:
-            known = self._whole[model, rows] = members, sum(member.curve(rows) for member in members)
-        return known[1]
 
     def lately(self, model: str, member: int, rows: int) -> float:
         """What `predict` said after the latest step; it may be asked from any thread."""

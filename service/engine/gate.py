@@ -218,7 +218,9 @@ class Gate:
 
     def _backlog_s(self, ticket: Ticket) -> float:
         """Predicted seconds until the rows in flight are through all members, in full batches."""
-        batch_s = self._costs.typical_whole(ticket.model, self._max_batch_rows)
+        batch_s = sum(
+            self._costs.typical(ticket.model, member, self._max_batch_rows) for member in range(ticket.members_total)
+        )
         return batch_s * self.rows_in_flight / self._max_batch_rows
 
 

@@ -184,8 +184,7 @@ def _impatient(ticket: Ticket, now: float) -> bool:
 
 
 def _step(key: Key, tickets: Sequence[Ticket], width: int = 1) -> Step:
-    rows = tickets[0].rows if len(tickets) == 1 else sum(ticket.rows for ticket in tickets)
-    return Step(*key, tuple(tickets), rows, width)
+    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width)
 
 
 def _catch_up(tickets: Sequence[Ticket]) -> Step:
