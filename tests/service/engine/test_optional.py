@@ -95,6 +95,7 @@ def test_who_was_alone_and_is_cancelled_runs_no_more():
     assert [(one.ticket, one.stopped_by) for one in engine.take_settled()] == [(alone, StoppedBy.ABANDONED)]
     engine.complete([alone], NOW)
     engine.cancel_all(StoppedBy.SHUTDOWN)
+    assert engine._optional._lone is None, "its tensors are held by nobody"
     assert engine.next_step(NOW) is None
 
 
