@@ -96,7 +96,7 @@ class Game:
             self.seed("weights", index, trial),
             lambda: model_class.build(self.normalise, shape, labels, self.config.connection, len(trial.sources)),
         )
-        return synchronise(to_device(network, self.device))
+        return synchronise(to_device(network, self.device, self.config.precision))
 
     def seed(self, purpose: str, index: int, trial: Trial) -> int:
         """The seed of one trial for one purpose."""

@@ -54,7 +54,7 @@ def train_teacher(
 
     Goes on from the checkpoint's part ``teacher`` where there is one, and leaves its final state there.
     """
-    synchronise(to_device(network, device))
+    synchronise(to_device(network, device, config.precision))
     views = Views(torch.from_numpy(ranks.share(data.train.x)).to(device), config.augment)
     units = _units(data, device) if data.task == "regression" else None
     y = ranks.share(_labels(data, units, device))

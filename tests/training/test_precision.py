@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from tests.training.test_views import image_game
@@ -57,3 +58,12 @@ def test_a_network_with_channels_last_is_exported_like_any_other(tmp_path: Path)
     ensemble.add(TrainedMember(network.finish(), (), 0, None))
     (graph,) = export_members(ensemble)  # which checks parity
     assert len(graph.content) > 1000
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_kernels_have_their_channels_last_where_products_are_rounded(tmp_path: Path, precision: str):
+    game = image_game(tmp_path, precision=precision)
+    network = game.build(game.trials(0, 0)[0], 0)
+    kernels = [module.weight for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    found = {kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels if kernel.shape[1] > 1}
+    assert found == {precision == "bfloat16"}

@@ -68,7 +68,7 @@ def build(game: Game, model_class: ModelClass, *purpose: str | int) -> StagedNet
     shape, labels = game.data.input_shape, len(game.data.classes)
     seed = derive_seed(game.config.seed, "baseline weights", *purpose)
     network = seeded(seed, lambda: model_class.build(game.normalise, shape, labels))
-    return synchronise(to_device(network, game.device))
+    return synchronise(to_device(network, game.device, game.config.precision))
 
 
 def cost_of(game: Game, model_class: ModelClass) -> float:
