@@ -140,7 +140,6 @@ def _build(context: Context, access: Access) -> FastAPI:
         clock=context.clock,
         access=access,
         max_body_bytes=context.settings.max_body_bytes,
-        body_timeout_s=context.settings.body_timeout_s,
         on_answered=context.answered,
         on_rejected=context.metrics.rejected,
     )

@@ -42,7 +42,7 @@ async def read_predict(request: Request) -> PredictRequest:
     Raises:
         Problem: as `read_json`.
     """
-    if visit_of(request).headers.get(b"content-type") == NPY:
+    if _media_type(visit_of(request).headers) == NPY:
         knobs = query_of(request.scope["query_string"], Knobs)
         try:
             inputs = npy.decode(await _read(request))
@@ -52,10 +52,23 @@ async def read_predict(request: Request) -> PredictRequest:
     _check_no_query(request)
     content = await _read(request)
     wanted = parse(content, PredictRequest)
-    # No field but `inputs` can hold a truth value, and few bodies have the words: only those are looked through.
-    if b"true" in content or b"false" in content:
+    if b"true" in content or b"false" in content or content.count(b'"') > _quotes(wanted):
         check_unmixed(wanted.inputs)
     return wanted
+
+
+def _media_type(headers: Mapping[bytes, bytes]) -> bytes:
+    """Of the body, without parameters such as a charset."""
+    return headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+
+
+def _quotes(wanted: PredictRequest) -> int:
+    """Quotation marks of a body whose `inputs` hold no text: of its fields' names, and of what is text in others.
+
+    No field but `inputs` can hold a truth value either, so hardly a body has to be looked through.
+    """
+    texts = len(wanted.model_fields_set) + len(wanted.outputs) + (wanted.model is not None)
+    return 2 * texts
 
 
 def query_of(query: bytes, schema: type[Schema]) -> Schema:

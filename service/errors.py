@@ -8,7 +8,7 @@ head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> ad
   │        │            │             └─ InvalidField, -Deadline, NoExitRule 422, UnknownModel, -Version, -Request 404
   │        │            └─ MalformedBody 400
   │        └─ BodyTooLarge 413, RequestTimeout 408
-  └─ TooManyConnections 503, RequestTimeout 408, Unauthorized 401
+  └─ TooManyConnections 503, RequestTimeout 408, HeadTooLarge 431, MalformedRequest 400, Unauthorized 401
 
 continue ──> kept state: UnknownRequest 404, AlreadyContinuing 409, StateGone 410
 stream   ──> upgrade: UpgradeRequired 426, ForeignOrigin 403, NotStreamable 422, TooManyStreams 503
@@ -88,6 +88,20 @@ class Unauthorized(ClientProblem):
 
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthorized"
+
+
+class MalformedRequest(ClientProblem):
+    """What came is no HTTP request."""
+
+    status = HTTPStatus.BAD_REQUEST
+    code = "malformed_request"
+
+
+class HeadTooLarge(ClientProblem):
+    """The head of the request does not end."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "head_too_large"
 
 
 class RequestTimeout(ClientProblem):

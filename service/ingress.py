@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.access import Access
 from service.engine.deadline import Clock, Deadline
 from service.errors import BodyTooLarge, InternalError, Problem, problem_response
-from service.protocol import ARRIVED, EXPIRED, timeout_of
+from service.protocol import ARRIVED, GIVEN_UP
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +61,6 @@ class Ingress:
         clock: stamps the arrival, unless the protocol has.
         access: says who may ask what.
         max_body_bytes: larger bodies are refused: by their header before they are read, else while they are.
-        body_timeout_s: what the protocol allows a body, for the sentence that says so.
         on_answered: called when the last byte of an answer has been handed to the socket.
         on_rejected: called with the code of each problem that is answered here.
     """
@@ -72,7 +71,6 @@ class Ingress:
         clock: Clock,
         access: Access,
         max_body_bytes: int,
-        body_timeout_s: float,
         on_answered: Callable[[Visit, float], None],
         on_rejected: Callable[[str], None],
     ) -> None:
@@ -80,7 +78,6 @@ class Ingress:
         self._clock = clock
         self._access = access
         self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
         self._on_answered = on_answered
         self._on_rejected = on_rejected
         self._new_ids = _new_ids()
@@ -119,7 +116,7 @@ class Ingress:
             await problem_response(InternalError(), visit.request_id)(scope, receive, send)
 
     def _bound(self, scope: Scope, receive: Receive) -> Receive:
-        """`receive`, judging: a body is refused when it grows too large, or comes too slowly."""
+        """`receive`, judging: a body is refused when it grows too large, or is no longer waited for."""
         total = 0
 
         async def bounded() -> Message:
@@ -128,8 +125,8 @@ class Ingress:
             total += len(message.get("body", b""))
             if total > self._max_body_bytes:
                 raise self._too_large()
-            if EXPIRED in scope["state"]:
-                raise timeout_of("body", self._body_timeout_s)
+            if GIVEN_UP in scope["state"]:
+                raise scope["state"][GIVEN_UP]
             return message
 
         return bounded

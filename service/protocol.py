@@ -1,8 +1,8 @@
 """uvicorn's HTTP protocol with bounds on what a slow or greedy client can hold.
 
 uvicorn bounds only the pause between two requests. Here a client that does not finish a request's head or body in
-time is answered 408, one that does not read its answer is cut off, and there are no more connections than may be.
-A request that comes in one piece, as nearly all do, never touches a timer.
+time is answered 408, one whose head does not end 431, one that does not read its answer is cut off, and there are no
+more connections than may be. A request that comes in one piece, as nearly all do, never touches a timer.
 """
 
 from __future__ import annotations
@@ -16,12 +16,22 @@ from enum import Enum
 from functools import partial
 from typing import Any
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from service.access import PROBES
 from service.connection import CONNECTION, Connection
 from service.engine.deadline import Clock
-from service.errors import RequestTimeout, TooManyConnections, document, problem_response
+from service.errors import (
+    HeadTooLarge,
+    MalformedRequest,
+    Problem,
+    RequestTimeout,
+    ShuttingDown,
+    TooManyConnections,
+    document,
+    problem_response,
+)
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +41,14 @@ STREAM_PATH = b"/stream"
 ARRIVED = "arrived"
 """In the ASGI state of a request: the instant at which its head had arrived."""
 
-EXPIRED = "body_expired"
-"""Set in the ASGI state of a request whose body came too slowly."""
+GIVEN_UP = "given_up"
+"""Set in the ASGI state of a request whose body is no longer waited for: the problem to answer with."""
+
+HEAD_BYTES = 2**16
+"""What a head may have brought after its first packet without ending, and what may come with a body that is none of it:
+sizes of chunks, and trailers."""
+FRAMING = 8
+"""Bytes that may come with each byte of a body: one in a chunk of its own is six."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.received_ns: int | None = None
         """When the kernel had the bytes that are being parsed, by the wall clock; None: it does not say."""
         self._refused = False
+        self._received = 0
+        """Bytes since the first packet of the head, or of the body less what it brought."""
         self._receiving = _Receiving.FIRST
         self._timed = _Receiving.NOTHING
         self._receive_timer: asyncio.TimerHandle | None = None
@@ -117,15 +135,28 @@ class BoundedProtocol(HttpToolsProtocol):
         super().handle_websocket_upgrade()
 
     def data_received(self, data: bytes) -> None:
-        """Parse, then time what is still to come."""
+        """Parse, then bound and time what is still to come."""
+        self._received += len(data)
         super().data_received(data)
-        if self._receiving is not self._timed:
+        if self._received > HEAD_BYTES and self._receiving in (_Receiving.HEAD, _Receiving.BODY):
+            self._refuse_more()
+        elif self._receiving is not self._timed:
             self._time()
+
+    def send_400_response(self, msg: str) -> None:
+        """What came is not HTTP; `msg`, uvicorn's, says no more than that."""
+        self._answer(MalformedRequest("What came is no HTTP/1.1 request: check what the client sends, and to where."))
 
     def on_message_begin(self) -> None:
         """A head has begun."""
         super().on_message_begin()
         self._receiving = _Receiving.HEAD
+        self._received = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of the head; those that come after a body are nobody's, least of all its author's credentials."""
+        if self._receiving is _Receiving.HEAD:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The request has arrived; a body may follow."""
@@ -134,6 +165,12 @@ class BoundedProtocol(HttpToolsProtocol):
         self.scope["state"][ARRIVED] = clock.now() if received_ns is None else clock.at_wall(received_ns)
         super().on_headers_complete()
         self._receiving = _Receiving.BODY
+        self._received = 0
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body; what all of it may hold is for others to judge."""
+        super().on_body(body)
+        self._received = max(0, self._received - FRAMING * len(body))
 
     def on_message_complete(self) -> None:
         """Nothing of this request is to come."""
@@ -177,22 +214,41 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         answering = self.cycle is not None and not self.cycle.response_complete
         if self._receiving is _Receiving.BODY and answering and not self.flow.read_paused:
-            # The application is told by its next `receive`, and answers.
-            self.cycle.scope["state"][EXPIRED] = True
-            self.cycle.message_event.set()
+            self._give_up(timeout_of("body", self._limits.body_s))
         elif self._receiving is _Receiving.HEAD and not answering:
-            self._answer_408()
+            self._answer(timeout_of("head", self._limits.head_s))
         elif answering:
             # It is this side that does not read, or is not done with the request before.
             self._time()
         else:
             self.transport.close()
 
-    def _answer_408(self) -> None:
-        self._on_rejected(RequestTimeout.code)
-        body = document(timeout_of("head", self._limits.head_s), uuid.uuid4().hex)
-        head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self.transport.write(STATUS_LINE[RequestTimeout.status] + head + body)
+    def dismiss(self) -> None:
+        """The service stops: a body that is still coming is not waited for."""
+        if self._receiving is _Receiving.BODY and not self.cycle.response_complete:
+            problem = ShuttingDown("The service is stopping: send the request again, to another or later.", 1)
+            problem.headers["connection"] = "close"
+            self._give_up(problem)
+
+    def _give_up(self, problem: Problem) -> None:
+        """The application is told by its next `receive`, and answers."""
+        self.cycle.scope["state"][GIVEN_UP] = problem
+        self.cycle.message_event.set()
+
+    def _refuse_more(self) -> None:
+        if self._receiving is _Receiving.HEAD:
+            self._answer(HeadTooLarge(f"The head of the request exceeds {HEAD_BYTES} bytes: send fewer headers."))
+        else:
+            # Whatever reads the body finds that the client has gone.
+            self.transport.abort()
+
+    def _answer(self, problem: Problem) -> None:
+        """Answer in place of the application, unless it is answering; then the connection goes without a word."""
+        self._on_rejected(problem.code)
+        if self.cycle is None or self.cycle.response_complete:
+            body = document(problem, uuid.uuid4().hex)
+            head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
+            self.transport.write(STATUS_LINE[problem.status] + head % len(body) + body)
         self.transport.close()
 
     def _cut_off(self) -> None:
@@ -200,12 +256,27 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PROBES:
+            # However many are connected, nobody should restart a service for that.
+            await self.config.loaded_app(scope, receive, _and_close(send))
+            return
         problem = TooManyConnections(
             f"{self._limits.connections} clients are connected, as many as may be: try again later.", 1
         )
         problem.headers["connection"] = "close"
         self._on_rejected(problem.code)
         await problem_response(problem, uuid.uuid4().hex)(scope, receive, send)
+
+
+def _and_close(send: Send) -> Send:
+    """`send`, but the connection ends with the answer."""
+
+    async def last(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"connection", b"close")]
+        await send(message)
+
+    return last
 
 
 def protocol(limits: Limits, clock: Clock, on_rejected: Callable[[str], None]) -> Callable[..., BoundedProtocol]:

@@ -11,7 +11,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.context import Context
-from service.protocol import Limits, protocol
+from service.protocol import BoundedProtocol, Limits, protocol
 from service.receiver import receiving
 from service.settings import Settings
 from service.websocket import websocket
@@ -77,9 +77,16 @@ class Server(uvicorn.Server):
         self._context.draining = True
         self._context.streams.drain()
         loop = asyncio.get_running_loop()
-        end = loop.call_later(self._context.settings.drain_s, self._context.gate.dismiss)
+        end = loop.call_later(self._context.settings.drain_s, self._dismiss)
         await super().shutdown(sockets)
         end.cancel()
+
+    def _dismiss(self) -> None:
+        """Answer early what is in flight, and what is still coming."""
+        self._context.gate.dismiss()
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, BoundedProtocol):
+                connection.dismiss()
 
 
 def listen(settings: Settings) -> list[socket.socket]:

@@ -17,7 +17,7 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
     Raises:
         Problem: one of WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows.
     """
-    array = _to_array(values, expected)
+    array = _to_array(values, expected, max_rows)
     if array.ndim == 0:
         raise WrongShape(
             f"`inputs` is one number, but {_words(expected)}: send an array of samples.",
@@ -35,15 +35,17 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
             got=list(array.shape),
         )
     if len(array) > max_rows:
-        raise TooManyRows(f"{len(array)} samples in one request, but at most {max_rows} are allowed: send several.")
+        raise _too_many(len(array), max_rows)
     return _convert(array, expected)
 
 
 def check_unmixed(values: object) -> None:
-    """Refuse truth values among numbers, which numpy would take for 0 and 1.
+    """Refuse truth values among numbers, which numpy would take for 0 and 1, and text.
+
+    numpy would make room for the longest text in the place of each value: a small body would take all memory.
 
     Raises:
-        WrongDtype: `values`, nested lists, holds both.
+        WrongDtype: `values`, nested lists, holds text, or truth values among others.
     """
     # No recursion: a body may be nested more deeply than Python's stack.
     todo, kinds = [values], set()
@@ -51,13 +53,15 @@ def check_unmixed(values: object) -> None:
         one = todo.pop()
         if isinstance(one, list):
             todo.extend(one)
+        elif isinstance(one, str) and one is not values:
+            raise WrongDtype("`inputs` holds text: send numbers.")
         else:
             kinds.add(type(one))
     if bool in kinds and len(kinds) > 1:
         raise WrongDtype("`inputs` holds truth values among others: send numbers, or truth values only.")
 
 
-def _to_array(values: object, expected: Tensor) -> npt.NDArray[Any]:
+def _to_array(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[Any]:
     if isinstance(values, np.ndarray):
         return values
     if not isinstance(values, list):
@@ -66,6 +70,9 @@ def _to_array(values: object, expected: Tensor) -> npt.NDArray[Any]:
             expected=["rows", *expected.shape],
             got=[],
         )
+    if len(values) > max_rows and _has_shape(values[0], expected.shape):
+        # Said before all of them are looked at, which takes a while.
+        raise _too_many(len(values), max_rows)
     try:
         return np.asarray(values)
     except ValueError as error:
@@ -113,6 +120,19 @@ def _cast(array: npt.NDArray[Any], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
         return array
     with np.errstate(over="ignore"):
         return array.astype(dtype, order="C")
+
+
+def _has_shape(sample: object, shape: tuple[int, ...]) -> bool:
+    """Whether nested lists look like one sample, by the first of each."""
+    for size in shape:
+        if not isinstance(sample, list) or len(sample) != size:
+            return False
+        sample = sample[0] if sample else None
+    return not isinstance(sample, list)
+
+
+def _too_many(rows: int, max_rows: int) -> TooManyRows:
+    return TooManyRows(f"{rows} samples in one request, but at most {max_rows} are allowed: send several.")
 
 
 def _words(expected: Tensor) -> str:

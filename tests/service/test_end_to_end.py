@@ -264,6 +264,20 @@ def test_a_bad_request_is_one_sentence_with_a_stable_code(shared: Server, body: 
     assert rejected() == before + 1
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"inputs": ["x" * 10_000, *[""] * 20]},
+        {"inputs": [["1", 2, 3, 4]], "outputs": ["logits", "probabilities"], "model": None},
+        {"inputs": [[1, 2, 3, "4"]], "model": 'a "quoted" name'},
+    ],
+)
+def test_text_among_the_inputs_never_reaches_numpy(shared: Server, body: dict[str, Any]):
+    document = httpx.post(f"{shared.url}/predict", json=body).json()
+    assert document["code"] == "wrong_dtype"
+    assert "holds text" in document["detail"]
+
+
 def test_a_body_of_undeclared_length_is_cut_off(shared: Server):
     chunks = (b"1," * 1000 for _ in range(100))
     response = httpx.post(f"{shared.url}/predict", content=chunks)

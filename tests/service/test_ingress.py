@@ -28,7 +28,7 @@ async def test_the_time_a_request_waited_for_its_task_counts(state: dict[str, An
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         seen.append(scope["state"]["visit"].arrived)
 
-    ingress = Ingress(app, FakeClock(1000.0), Access(), 100, 1.0, Mock(), Mock())
+    ingress = Ingress(app, FakeClock(1000.0), Access(), 100, Mock(), Mock())
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "state": state}
     await ingress(scope, Mock(), Mock())
     assert seen == [arrived]

@@ -16,7 +16,7 @@ import pytest
 from bundle import Bundle
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError
-from service.protocol import ARRIVED, BoundedProtocol, Limits
+from service.protocol import ARRIVED, HEAD_BYTES, BoundedProtocol, Limits
 from service.server import Server as Process
 from service.settings import Settings
 from tests.fakes import FakeClock
@@ -106,21 +106,66 @@ def test_one_connection_too_many_is_told_so(tiny: Bundle, models: Path):
     with running(models, max_connections=3) as server, ExitStack() as stack:
         held = [stack.enter_context(connect(server)) for _ in range(3)]
         for wire in held:
-            wire.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            wire.sendall(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
         taken = [wire.recv(10_000).split(b"\r\n")[0] for wire in held]
         while b"HTTP/1.1 503 Service Unavailable" in taken:
             # A connection of the readiness check was still closing.
             slot = taken.index(b"HTTP/1.1 503 Service Unavailable")
             held[slot] = stack.enter_context(connect(server))
-            held[slot].sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            held[slot].sendall(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
             taken[slot] = held[slot].recv(10_000).split(b"\r\n")[0]
         before = rejected(server, "too_many_connections")
         with connect(server) as wire:
-            wire.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            wire.sendall(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
             line, document = problem(all_of(wire))
         assert (line, document["code"]) == (b"HTTP/1.1 503 Service Unavailable", "too_many_connections")
         assert document["retry_after_s"] == 1
         assert rejected(server, "too_many_connections") == before + 1
+        with connect(server) as wire:
+            wire.sendall(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = all_of(wire)
+        assert answer.startswith(b"HTTP/1.1 200 "), "nobody should restart a service because many are connected"
+        assert b"\r\nconnection: close\r\n" in answer
+
+
+def test_what_is_no_http_is_answered_as_a_problem(tiny: Bundle, models: Path):
+    with running(models) as server, connect(server) as wire:
+        wire.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        line, document = problem(all_of(wire))
+        assert (line, document["code"]) == (b"HTTP/1.1 400 Bad Request", "malformed_request")
+        assert rejected(server, "malformed_request") == 1
+
+
+def test_what_comes_after_a_body_is_no_header(tiny: Bundle, models: Path):
+    body = json.dumps({"inputs": samples(1).tolist()}).encode()
+    chunked = b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(body), body)
+    with running(models, api_keys=(KEY,)) as server:
+        for key, trailer, status in ((b"", KEY.encode(), b"401"), (b"x-api-key: " + KEY.encode(), b"another", b"200")):
+            with connect(server) as wire:
+                head = b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + (key and key + b"\r\n")
+                wire.sendall(head + chunked + b"x-api-key: " + trailer + b"\r\nx-request-id: mine\r\n\r\n")
+                answer = all_of(wire)
+            assert answer.split(b" ")[1] == status
+            assert b"x-request-id: mine" not in answer
+
+
+def test_a_body_in_chunks_of_a_byte_is_read(tiny: Bundle, models: Path):
+    body = json.dumps({"inputs": samples(1).tolist()}).encode() + b" " * HEAD_BYTES
+    with running(models) as server, connect(server) as wire:
+        wire.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n")
+        wire.sendall(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert all_of(wire).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_body_that_is_still_coming_at_the_end_of_a_drain_is_answered(tiny: Bundle, models: Path):
+    with running(models, drain_s=SHORT_S) as server, connect(server) as wire:
+        wire.sendall(
+            b'POST /predict HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 99\r\n\r\n{"inputs"'
+        )
+        assert wire.recv(100).startswith(b"HTTP/1.1 100 "), "the body is being waited for"
+        server.terminate()
+        line, document = problem(all_of(wire))
+        assert (line, document["code"]) == (b"HTTP/1.1 503 Service Unavailable", "shutting_down")
 
 
 class Timers:
@@ -164,6 +209,50 @@ def connected(
     )
     one.connection_made(transport)
     return one, transport, timers
+
+
+LIMITS = Limits(head_s=1, body_s=1, send_s=1, connections=9)
+
+
+@pytest.mark.parametrize("answering", [False, True])
+def test_a_head_that_goes_on_and_on_is_answered_431(process: Process, answering: bool):
+    one, transport, _ = connected(process, LIMITS)
+    one._start_asgi_task = Mock()
+    if answering:
+        one.data_received(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
+    one.data_received(b"GET /models HTTP/1.1\r\nhost: x\r\nx-long: ")
+    one.data_received(b"a" * HEAD_BYTES)
+    assert not transport.close.called
+    one.data_received(b"a")
+    transport.close.assert_called_once_with()
+    one._on_rejected.assert_called_once_with("head_too_large")
+    # In the middle of another answer it would be taken for a part of it.
+    assert transport.write.called != answering
+    if not answering:
+        line, document = problem(transport.write.call_args.args[0])
+        assert (line, document["code"]) == (b"HTTP/1.1 431 Request Header Fields Too Large", "head_too_large")
+
+
+def test_each_head_of_a_connection_may_be_as_long(process: Process):
+    one, transport, _ = connected(process, LIMITS)
+    one._start_asgi_task = Mock()
+    for _ in range(4):
+        one.data_received(b"GET /models HTTP/1.1\r\nhost: x\r\nx-long: ")
+        one.data_received(b"a" * (HEAD_BYTES - 4))
+        one.data_received(b"\r\n\r\n")
+        one.cycle.response_complete = True
+    assert one._start_asgi_task.call_count == 4
+    assert not transport.close.called
+
+
+def test_trailers_that_do_not_end_are_cut_off(process: Process):
+    one, transport, _ = connected(process, LIMITS)
+    one._start_asgi_task = Mock()
+    one.data_received(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n1\r\n{\r\n0\r\nx-long: ")
+    one.data_received(b"a" * HEAD_BYTES)
+    assert not transport.abort.called
+    one.data_received(b"a")
+    transport.abort.assert_called_once_with()
 
 
 @pytest.mark.parametrize("reads_again", [False, True])

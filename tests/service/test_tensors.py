@@ -48,6 +48,12 @@ def test_good_inputs_come_out_as_the_model_wants_them(values: Any, expected: Ten
         ([[[0, 256], [1, 2]]], PIXELS, WrongDtype, "from 0 to 256.*expected 0 to 255"),
         ([[[-1, 2], [1, 2]]], PIXELS, WrongDtype, "from -1 to 2"),
         ([[1, 2, 3]] * 9, FLOATS, TooManyRows, "9 samples .* at most 8"),
+        # The first tells: the others are not looked at.
+        ([[1, 2, 3], *[[]] * 8], FLOATS, TooManyRows, "9 samples .* at most 8"),
+        ([1.0] * 9, SCALARS, TooManyRows, "9 samples .* at most 8"),
+        # One sample without its batch axis is not many samples.
+        ([1] * 9, FLOATS, WrongShape, r"has shape \[9\]"),
+        ([[1, 2]] * 9, FLOATS, WrongShape, r"has shape \[9, 2\]"),
     ],
 )
 def test_bad_inputs_are_one_sentence(values: Any, expected: Tensor, kind: type[Problem], sentence: str):
@@ -66,6 +72,13 @@ def test_wrong_shape_says_expected_and_got_to_programs():
 def test_truth_values_among_numbers_are_refused(values: Any):
     with pytest.raises(WrongDtype, match="truth values among others"):
         check_unmixed(values)
+
+
+@pytest.mark.parametrize("values", [["x", ""], [[1, 2], [3, "4"]], [[["a" * 10**6]], True]])
+def test_text_is_refused_before_numpy_makes_room_for_the_longest(values: Any):
+    with pytest.raises(WrongDtype, match="holds text"):
+        check_unmixed(values)
+    check_unmixed("a text that is no list is refused as such")
 
 
 def test_truth_values_by_themselves_are_left_to_the_model():

@@ -82,6 +82,12 @@ def test_the_answer_too_is_an_array(tiny_bundle: Bundle, client: AnytimeClient):
     assert client.feedback("seven", expected.argmax(1).tolist()).correct == 4
 
 
+@pytest.mark.parametrize("spelt", ["Application/Octet-Stream", "application/octet-stream; charset=binary"])
+def test_a_media_type_may_be_spelt_as_http_allows(server: Server, spelt: str):
+    response = httpx.post(f"{server.url}/predict", content=npy.encode(samples(1)), headers={"content-type": spelt})
+    assert response.status_code == 200
+
+
 @pytest.mark.parametrize(
     ("query", "content", "status", "code"),
     [
