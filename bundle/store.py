@@ -52,7 +52,7 @@ def open_bundle(models: Path, name: str, version: int | None = None) -> Bundle:
             known = ", ".join(list_names(models)) or "none"
             raise BundleNotFound(f"There is no bundle {name!r} in {models}; bundles there: {known}.")
     folder = models / name / str(version)
-    if not valid_name(name) or not folder.is_dir():
+    if version not in list_versions(models, name):
         known = ", ".join(map(str, list_versions(models, name))) or "none"
         raise BundleNotFound(f"Bundle {name!r} in {models} has no version {version}; versions there: {known}.")
     manifest = _read_manifest(folder / MANIFEST)
@@ -134,7 +134,7 @@ def _read_manifest(path: Path) -> Manifest:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise InvalidBundle(f"{path} is missing: the folder is no bundle.") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise InvalidBundle(f"{path} cannot be read as JSON: {error}.") from error
     found = document.get("format_version") if isinstance(document, dict) else None
     if found != FORMAT_VERSION:

@@ -41,7 +41,7 @@ def main() -> None:
         sys.exit(_refusal(str(error)))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        name = "ANYTIME_" + "_".join(map(str, first["loc"])).upper() if first["loc"] else "ANYTIME_*"
+        name = f"ANYTIME_{first['loc'][0]}".upper() if first["loc"] else "ANYTIME_*"
         sys.exit(_refusal(f"{name}: {first['msg'].removeprefix('Value error, ')}."))
     gc.set_threshold(*COLLECT_AFTER)
     # Of this thread, which will be the event loop's.

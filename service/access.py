@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from starlette.types import Scope
 
-from service.errors import NotFound, Problem, Unauthorized
+from service.errors import ForeignOrigin, NotFound, Problem, Unauthorized
 
 PROBES = frozenset({"/healthz", "/readyz"})
 """Orchestrators ask these without a key, on either port."""
@@ -35,6 +36,9 @@ class Access:
             headers: by lower-case name.
         """
         path = scope["path"]
+        if not path.isprintable():
+            # The framework takes "/metrics\n" for "/metrics": what follows would judge another path than is answered.
+            return NotFound("There is no such path here: it holds characters that cannot be printed.")
         if path in PROBES:
             return None
         if self._digests and not self._knows(_token(headers)):
@@ -45,6 +49,8 @@ class Access:
             return problem
         if self._admin_port is not None and _administers(scope) and scope["server"][1] != self._admin_port:
             return NotFound(f"{path} is not served on this port; ask on the port for administration.")
+        if _changes(scope) and is_foreign(headers):
+            return ForeignOrigin("A page may change what is served only on the host it came from.")
         return None
 
     def _knows(self, token: bytes) -> bool:
@@ -55,9 +61,24 @@ class Access:
 
 def _administers(scope: Scope) -> bool:
     """Whether this shows or changes how the service is run, rather than uses it."""
+    return scope["path"] == "/metrics" or _changes(scope)
+
+
+def _changes(scope: Scope) -> bool:
     path: str = scope["path"]
-    changes = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
-    return path == "/metrics" or (changes and (path == "/models" or path.startswith("/models/")))
+    unsafe = scope["type"] == "http" and scope["method"] not in ("GET", "HEAD")
+    return unsafe and (path == "/models" or path.startswith("/models/"))
+
+
+def is_foreign(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a browser sent this for a page of another host, which any page may make it do: browsers name the page."""
+    origin = headers.get(b"origin")
+    if origin is None:
+        return False
+    try:
+        return urlsplit(origin).netloc != headers.get(b"host")
+    except ValueError:
+        return True
 
 
 def _token(headers: Mapping[bytes, bytes]) -> bytes:

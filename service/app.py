@@ -30,7 +30,15 @@ from service.engine.host import Host
 from service.engine.reserve import Reserve
 from service.engine.scheduler import Scheduler
 from service.engine.worker import Worker
-from service.errors import InternalError, InvalidField, MethodNotAllowed, NotFound, Problem, problem_response
+from service.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidField,
+    MethodNotAllowed,
+    NotFound,
+    Problem,
+    problem_response,
+)
 from service.express import Express
 from service.ingress import Ingress, visit_of
 from service.kept import KeptStates
@@ -123,7 +131,7 @@ def _build(context: Context, access: Access) -> FastAPI:
     app.state.context = context
     for module in (predict, stream, continuation, socket, feedback, models, health, docs):
         app.include_router(module.router)
-    for kind in (Problem, HTTPException, RequestValidationError):
+    for kind in (Problem, HTTPException, RequestValidationError, Exception):
         app.add_exception_handler(kind, _answer_with_problem)
     express = Express(
         app.framework,
@@ -243,7 +251,12 @@ async def _walk(context: Context) -> None:
             zeros = np.zeros((1, *manifest.input.shape), manifest.input.dtype).tolist()
             request = {"inputs": zeros, "model": manifest.name, "version": manifest.version}
             for _ in range(WALKS):
-                (await client.post("/predict", json=request)).raise_for_status()
+                response = await client.post("/predict", json=request)
+                if response.status_code == BodyTooLarge.status:
+                    # Such samples come as .npy, if at all.
+                    log.warning("one sample of %s as JSON exceeds max_body_bytes", deployment.key)
+                    break
+                response.raise_for_status()
 
 
 async def _answer_with_problem(request: Request, error: Exception) -> Response:
@@ -252,7 +265,8 @@ async def _answer_with_problem(request: Request, error: Exception) -> Response:
     request.app.state.context.metrics.rejected(problem.code)
     # Refusals are counted in the metrics; under overload, a line for each would only add to the load.
     level = logging.ERROR if problem.status == 500 else logging.DEBUG
-    log.log(level, problem.detail, extra={"request_id": visit.request_id, "code": problem.code})
+    unexpected = error if isinstance(problem, InternalError) else None
+    log.log(level, problem.detail, exc_info=unexpected, extra={"request_id": visit.request_id, "code": problem.code})
     return problem_response(problem, visit.request_id)
 
 

@@ -13,7 +13,7 @@ head ──> bytes ──> JSON or .npy ──> fields ──> tensor ──> ad
 continue ──> kept state: UnknownRequest 404, AlreadyContinuing 409, StateGone 410
 stream   ──> upgrade: UpgradeRequired 426, ForeignOrigin 403, NotStreamable 422, TooManyStreams 503
              message: the problems of bytes, JSON, fields and tensor as an event; StreamIdle
-load     ──> bundle: NoSuchBundle 404, BadBundle 422
+load     ──> page: ForeignOrigin 403; bundle: NoSuchBundle 404, BadBundle 422
 
 Problem
 ├── ClientProblem     the request must change
@@ -236,7 +236,7 @@ class UpgradeRequired(ClientProblem):
 
 
 class ForeignOrigin(ClientProblem):
-    """A page in a browser that came from another host wants to open a stream."""
+    """A page in a browser that came from another host wants to open a stream, or to change what is served."""
 
     status = HTTPStatus.FORBIDDEN
     code = "foreign_origin"

@@ -45,6 +45,8 @@ class Visit:
     """When the engine had decided the answer."""
     status: int = 0
     """HTTP status, once an answer has begun."""
+    answered: bool = False
+    """Whether all of it has been handed to the socket."""
 
 
 def visit_of(request: HTTPConnection) -> Visit:
@@ -93,12 +95,7 @@ class Ingress:
         refused = self._access.refuse(scope, headers)
         visit = state["visit"] = Visit(self._request_id(headers), arrived, headers)
         if scope["type"] == "websocket":
-            if refused is None:
-                await self._app(scope, receive, send)
-                return
-            self._on_rejected(refused.code)
-            # In place of the upgrade.
-            await problem_response(refused, visit.request_id)(scope, receive, send)
+            await self._connect(visit, refused, scope, receive, send)
             return
         send = self._watch(visit, scope, send)
         refused = refused or self._judge_length(headers)
@@ -109,11 +106,38 @@ class Ingress:
         try:
             await self._app(scope, self._bound(scope, receive), send)
         except Exception:
+            if visit.answered and visit.status == InternalError.status:
+                # The framework raises what it has answered, and logged, once more.
+                return
             log.exception("unexpected error", extra={"request_id": visit.request_id})
-            if visit.status:
+            if not visit.status:
+                self._on_rejected(InternalError.code)
+                await problem_response(InternalError(), visit.request_id)(scope, receive, send)
+            elif not visit.answered:
+                # The server cuts the connection, so that nobody takes what has been sent for all of it.
                 raise
-            self._on_rejected(InternalError.code)
-            await problem_response(InternalError(), visit.request_id)(scope, receive, send)
+
+    async def _connect(self, visit: Visit, refused: Problem | None, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle an upgrade; what is refused, or fails before, is answered in place of it."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            if refused is None:
+                await self._app(scope, receive, watched)
+                return
+        except Exception:
+            if begun:
+                # The server's to log, and to close with a code of its own.
+                raise
+            log.exception("unexpected error", extra={"request_id": visit.request_id})
+            refused = InternalError()
+        self._on_rejected(refused.code)
+        await problem_response(refused, visit.request_id)(scope, receive, send)
 
     def _bound(self, scope: Scope, receive: Receive) -> Receive:
         """`receive`, judging: a body is refused when it grows too large, or is no longer waited for."""
@@ -139,6 +163,7 @@ class Ingress:
                 message["headers"] = [*message["headers"], (REQUEST_ID, visit.request_id.encode())]
             await send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
+                visit.answered = True
                 now = self._clock.now()
                 self._on_answered(visit, now)
                 if log.isEnabledFor(logging.DEBUG):

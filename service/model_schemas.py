@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from bundle import Prefix, Tensor
 from service.schema import Answered
+
+
+class VersionQuery(BaseModel):
+    """Which version of a bundle is meant."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    version: Annotated[int, Field(ge=1)] | None = None
 
 
 class MemberCard(Answered):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle import Bundle, BundleError, BundleNotFound, list_names, list_versions, open_bundle
+from bundle import Bundle, BundleError, BundleNotFound, InvalidBundle, list_names, list_versions, open_bundle
 from service.deployments import Deployment, Deployments
 from service.engine.host import Host
 from service.engine.worker import WorkerStopped
@@ -160,6 +160,11 @@ class Repository:
         deployment = Deployment.of(bundle)
         for present in (*self._deployments.all(), *self._retiring.values()):
             if present.key == deployment.key:
+                if present.manifest != deployment.manifest:
+                    raise InvalidBundle(
+                        f"{bundle.path} is not what it was when it was loaded: a version never changes, so write "
+                        "what is new as another version."
+                    )
                 return present
         if self._tasks:
             # The same version may be leaving the device at this moment.

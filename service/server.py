@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 import socket
+from functools import partial
 
 import uvicorn
 from fastapi import FastAPI
@@ -53,6 +54,9 @@ class Server(uvicorn.Server):
             ws_max_size=settings.max_message_bytes,
             # Floats hardly shrink, and to unpack them would keep the event loop from others.
             ws_per_message_deflate=False,
+            timeout_keep_alive=settings.keep_alive_s,
+            # The one that deadlines have been measured on.
+            loop="asyncio",
             # An application that cannot start must not be served all the same.
             lifespan="on",
             log_config=None,
@@ -71,6 +75,14 @@ class Server(uvicorn.Server):
                 f"cannot use the certificate {settings.tls_certificate} with the key {settings.tls_key}: {error}."
             ) from error
         super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting; a TLS handshake has the time of a head, for which uvicorn has no option."""
+        loop = asyncio.get_running_loop()
+        if self.config.ssl is not None:
+            timeout_s = self._context.settings.head_timeout_s
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=timeout_s)  # type: ignore[method-assign]
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let what is in flight end, and after `drain_s` answer it with what there is."""

@@ -15,14 +15,19 @@ from service.engine.execution import Execution
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
-ApiKey = Annotated[SecretStr, Field(min_length=16)]
+KEY_CHARACTERS = 16
 
 
 class Settings(BaseSettings):
     """Settings of the service, read from the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ANYTIME_", frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=()
+        env_prefix="ANYTIME_",
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,
     )
 
     host: str = "127.0.0.1"
@@ -39,7 +44,7 @@ class Settings(BaseSettings):
     admin_host: str = "127.0.0.1"
     """Address of the admin port."""
 
-    api_keys: Annotated[tuple[ApiKey, ...], NoDecode] = ()
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
     """Keys of at least 16 characters, separated by commas. With any set, each request but the probes /healthz and
     /readyz must bring one, as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
 
@@ -64,6 +69,10 @@ class Settings(BaseSettings):
 
     send_timeout_s: Positive = 30.0
     """Seconds for which a client may read nothing of its answer; then it is cut off."""
+
+    keep_alive_s: Count = 75
+    """Seconds for which a connection without a request is kept: longer than clients, and proxies in between, keep
+    theirs, or one of them sends a request on a connection that is just being closed."""
 
     models_dir: Path = Path("models")
     """Folder of bundles, `<name>/<version>/manifest.json`."""
@@ -158,6 +167,19 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     """`json` writes one object a line; `text` is for people."""
 
+    @field_validator("host", "admin_host")
+    @classmethod
+    def _bare(cls, value: str) -> str:
+        """An IPv6 address may be given as in a URL."""
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
+
+    @field_validator("api_keys", mode="after")
+    @classmethod
+    def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if any(len(key.get_secret_value()) < KEY_CHARACTERS for key in value):
+            raise ValueError(f"each key must have at least {KEY_CHARACTERS} characters")
+        return value
+
     @field_validator("models", "api_keys", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
@@ -167,7 +189,7 @@ class Settings(BaseSettings):
     @classmethod
     def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for entry in value:
-            if not re.fullmatch(r"[^/]+(/[1-9][0-9]*)?", entry):
+            if not re.fullmatch(r"[^/]+(/[1-9][0-9]{0,17})?", entry):
                 raise ValueError(f"{entry!r} is neither `name` nor `name/version`")
         return value
 

@@ -14,6 +14,7 @@ from service.schemas import Status
 router = APIRouter()
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", summary="Is the process sound?", responses=problems(503))
 async def health(request: Request) -> Status:
     """200 while the device thread lives or is being restarted; otherwise the process should be."""
@@ -23,6 +24,7 @@ async def health(request: Request) -> Status:
     return Status(status="ok")
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", summary="Should it get traffic?", responses=problems(503))
 async def readiness(request: Request) -> Status:
     """200 once all members have been measured, until the service is told to stop."""

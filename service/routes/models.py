@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
 
 from bundle import BundleError, BundleNotFound
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.execution import Verdict
 from service.engine.worker import WorkerStopped
-from service.errors import BadBundle, NoSuchBundle, ShuttingDown
-from service.model_schemas import ExecutionCard, Heat, LoadFailure, MemberCard, ModelCard, ModelList, WaveCard
+from service.errors import BadBundle, InvalidField, NoSuchBundle, ShuttingDown
+from service.model_schemas import (
+    ExecutionCard,
+    Heat,
+    LoadFailure,
+    MemberCard,
+    ModelCard,
+    ModelList,
+    VersionQuery,
+    WaveCard,
+)
 from service.repository import without_folder
 from service.routes.answering import check_open
 from service.routes.documented import problems
@@ -31,23 +42,24 @@ async def list_models(request: Request) -> ModelList:
 
 
 @router.get("/models/{name}", summary="One served bundle", responses=problems(401, 404, 422))
-async def show_model(name: str, request: Request, version: int | None = None) -> ModelCard:
+async def show_model(name: str, request: Request, query: Annotated[VersionQuery, Query()]) -> ModelCard:
     """The bundle in its highest served version, or in the one asked for."""
     context = context_of(request)
-    return _card(context.deployments.find(name, version), context)
+    return _card(context.deployments.find(name, query.version), context)
 
 
-@router.post("/models/{name}/load", summary="Serve another version", responses=problems(401, 404, 422, 503))
-async def load_model(name: str, request: Request, version: int | None = None) -> ModelCard:
+@router.post("/models/{name}/load", summary="Serve another version", responses=problems(401, 403, 404, 422, 503))
+async def load_model(name: str, request: Request, query: Annotated[VersionQuery, Query()]) -> ModelCard:
     """Verify a version (the highest, unless another is asked for), measure it beside the traffic, and serve it.
 
     The answer comes when requests go to it. Those in flight end on the version they began with, and a bundle that is
     bad changes nothing.
     """
     context = context_of(request)
+    await _check_no_body(request)
     check_open(context)
     try:
-        deployment = await context.repository.load(name, version)
+        deployment = await context.repository.load(name, query.version)
     except BundleNotFound as error:
         raise NoSuchBundle(without_folder(error, context.settings.models_dir)) from error
     except BundleError as error:
@@ -57,17 +69,24 @@ async def load_model(name: str, request: Request, version: int | None = None) ->
     return _card(deployment, context)
 
 
-@router.post("/models/{name}/unload", summary="Serve a bundle no more", responses=problems(401, 404, 422, 503))
-async def unload_model(name: str, request: Request, version: int | None = None) -> ModelList:
+@router.post("/models/{name}/unload", summary="Serve a bundle no more", responses=problems(401, 403, 404, 422, 503))
+async def unload_model(name: str, request: Request, query: Annotated[VersionQuery, Query()]) -> ModelList:
     """Take no further request for a bundle (or one version of it): what is still served.
 
     Requests in flight are answered before it leaves the device; kept states of it can no longer be continued.
     """
     context = context_of(request)
+    await _check_no_body(request)
     check_open(context)
-    for deployment in context.repository.unload(name, version):
+    for deployment in context.repository.unload(name, query.version):
         context.kept.drop_of(deployment)
     return await list_models(request)
+
+
+async def _check_no_body(request: Request) -> None:
+    """Refuse a version where nobody looks for it."""
+    if await request.body():
+        raise InvalidField("The body must be empty: say the version in the query, as `?version=3`.", field="body")
 
 
 def _card(deployment: Deployment, context: Context) -> ModelCard:

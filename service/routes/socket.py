@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from typing import Any
-from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Request, WebSocket
 from starlette.responses import Response
 
+from service.access import is_foreign
 from service.body import query_of
 from service.context import Context
 from service.deployments import Deployment
@@ -86,7 +86,6 @@ def _deployment(wanted: StreamKnobs, context: Context) -> Deployment:
 
 
 def _check_origin(visit: Visit) -> None:
-    """Browsers let any page open a WebSocket to any host, and say which page it was."""
-    origin = visit.headers.get(b"origin")
-    if origin is not None and urlsplit(origin).netloc != visit.headers.get(b"host"):
+    """Browsers let any page open a WebSocket to any host."""
+    if is_foreign(visit.headers):
         raise ForeignOrigin("A page may open streams only to the host it came from.")

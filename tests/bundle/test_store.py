@@ -44,6 +44,8 @@ def test_only_plain_numbers_are_versions(tiny: Bundle, models: Path):
 def test_unknown_name_says_which_there_are(tiny: Bundle, models: Path):
     with pytest.raises(BundleNotFound, match=r"no bundle 'absent' in .*; bundles there: tiny"):
         open_bundle(models, "absent")
+    with pytest.raises(BundleNotFound, match="has no version 1000"):
+        open_bundle(models, "tiny", 10**300)
     with pytest.raises(BundleNotFound, match=r"has no version 9; versions there: 1"):
         open_bundle(models, "tiny", 9)
     with pytest.raises(BundleNotFound):
@@ -81,9 +83,10 @@ def test_a_broken_manifest_is_one_sentence(tiny: Bundle, models: Path):
         InvalidBundle, match=r"manifest\.json is not valid: classes: a classifier needs at least two\.$"
     ):
         open_bundle(models, "tiny")
-    (tiny.path / "manifest.json").write_text("{")
-    with pytest.raises(InvalidBundle, match="cannot be read as JSON"):
-        open_bundle(models, "tiny")
+    for content in ("{", "[" * 200_000):
+        (tiny.path / "manifest.json").write_text(content)
+        with pytest.raises(InvalidBundle, match="cannot be read as JSON"):
+            open_bundle(models, "tiny")
     (tiny.path / "manifest.json").unlink()
     with pytest.raises(InvalidBundle, match="is missing"):
         open_bundle(models, "tiny")

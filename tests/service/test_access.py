@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.access import Access
-from service.errors import NotFound, Unauthorized
+from service.errors import ForeignOrigin, NotFound, Unauthorized
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some"
 ADMIN = 9000
@@ -43,6 +43,26 @@ def test_one_of_the_keys_opens(headers: dict[bytes, bytes], admitted: bool):
 def test_probes_need_no_key_and_are_on_either_port(path: str):
     access = Access([KEY], ADMIN)
     assert [access.refuse(scope("GET", path, port), {}) for port in (8000, ADMIN)] == [None, None]
+
+
+@pytest.mark.parametrize("path", ["/metrics\n", "/healthz\n", "/models/tiny/load\x0b", "/metrics\u2028"])
+def test_a_path_that_only_looks_like_another_is_nobodys(path: str):
+    assert isinstance(Access([KEY], ADMIN).refuse(scope("GET", path), {}), NotFound)
+
+
+@pytest.mark.parametrize(
+    ("origin", "refused"),
+    [(b"http://evil.example", True), (b"http://[", True), (b"null", True), (b"http://here:8000", False), (None, False)],
+)
+def test_only_pages_of_this_host_change_what_is_served(origin: bytes | None, refused: bool):
+    headers = {b"host": b"here:8000"} | ({} if origin is None else {b"origin": origin})
+    for method, path, judged in (
+        ("POST", "/models/tiny/unload", True),
+        ("POST", "/predict", False),
+        ("GET", "/models", False),
+    ):
+        found = Access().refuse(scope(method, path), headers)
+        assert isinstance(found, ForeignOrigin) == (refused and judged)
 
 
 def test_without_keys_everyone_may_ask():

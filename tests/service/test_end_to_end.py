@@ -319,6 +319,53 @@ def test_an_unexpected_error_is_logged_with_its_request_and_hidden(
     assert record.request_id == "request-7"
 
 
+def test_an_unexpected_error_of_a_route_of_the_framework_is_one_too(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setattr(server.context.repository, "load", lambda *_: 1 / 0)
+    response = httpx.post(f"{server.url}/models/tiny/load", headers={"x-request-id": "request-8"})
+    assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+    assert response.headers["x-request-id"] == response.json()["request_id"] == "request-8"
+    (record,) = [record for record in caplog.records if record.exc_info]
+    assert record.request_id == "request-8"
+    metrics = server.context.metrics.registry
+    assert metrics.get_sample_value("anytime_rejected_total", {"reason": "internal_error"}) == 1
+
+
+@pytest.mark.parametrize(
+    "path", ["/models/tiny/load?verison=1", "/models/tiny/unload?version=0", "/models/tiny/unload?x"]
+)
+def test_a_misspelt_query_changes_nothing(shared: Server, path: str):
+    response = httpx.post(shared.url + path)
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+    assert httpx.get(f"{shared.url}/models/tiny").is_success
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+def test_a_version_in_the_body_changes_nothing(shared: Server, verb: str):
+    response = httpx.post(f"{shared.url}/models/tiny/{verb}", json={"version": 1})
+    assert (response.status_code, response.json()["code"]) == (422, "invalid_field")
+    assert "say the version in the query" in response.json()["detail"]
+    assert httpx.get(f"{shared.url}/models/tiny").is_success
+
+
+def test_a_version_of_hundreds_of_digits_is_not_there(shared: Server):
+    response = httpx.post(f"{shared.url}/models/tiny/load?version={10**300}")
+    assert (response.status_code, response.json()["code"]) == (404, "no_such_bundle")
+
+
+def test_probes_may_be_asked_for_their_head(shared: Server):
+    for path in ("/healthz", "/readyz"):
+        response = httpx.head(shared.url + path)
+        assert (response.status_code, response.content) == (200, b"")
+
+
+def test_a_page_of_another_host_changes_nothing(shared: Server):
+    response = httpx.post(f"{shared.url}/models/tiny/unload", headers={"origin": "http://evil.example"})
+    assert (response.status_code, response.json()["code"]) == (403, "foreign_origin")
+    assert httpx.get(f"{shared.url}/models/tiny").is_success
+
+
 def test_a_full_queue_is_refused_with_retry_after(tiny: Bundle, models: Path):
     executor = HeldExecutor(0)
     app = create_app(settings(models, max_queue_rows=4, max_rows=4), executor=executor)

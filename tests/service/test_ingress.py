@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 from unittest.mock import Mock
@@ -32,3 +33,26 @@ async def test_the_time_a_request_waited_for_its_task_counts(state: dict[str, An
     scope = {"type": "http", "method": "POST", "path": "/predict", "headers": [], "state": state}
     await ingress(scope, Mock(), Mock())
     assert seen == [arrived]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("accepted", [False, True])
+async def test_an_upgrade_that_fails_is_answered_as_a_problem_unless_it_is_open(accepted: bool):
+    sent: list[dict[str, Any]] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if accepted:
+            await send({"type": "websocket.accept"})
+        raise ZeroDivisionError
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    rejected = Mock()
+    ingress = Ingress(app, FakeClock(), Access(), 100, Mock(), rejected)
+    scope = {"type": "websocket", "path": "/stream", "headers": [], "extensions": {"websocket.http.response": {}}}
+    with pytest.raises(ZeroDivisionError) if accepted else nullcontext():
+        await ingress(scope, Mock(), send)
+    if not accepted:
+        assert (sent[0]["type"], sent[0]["status"]) == ("websocket.http.response.start", 500)
+        rejected.assert_called_once_with("internal_error")

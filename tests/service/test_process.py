@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -32,6 +33,7 @@ def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]
         ({"ANYTIME_PORT": "http"}, "ANYTIME_PORT: Input should be a valid integer"),
         ({"ANYTIME_MAX_ROWS": "5000"}, "max_rows exceeds max_queue_rows"),
         ({"ANYTIME_DEVICE": "cuda"}, "no CUDA driver"),
+        ({"ANYTIME_API_KEYS": "short"}, "ANYTIME_API_KEYS: each key must have at least 16 characters."),
         ({"ANYTIME_HOST": "0.0.0.0"}, "0.0.0.0 can be reached from other machines: set ANYTIME_API_KEYS"),
         ({"ANYTIME_HOST": "192.0.2.1", "ANYTIME_ALLOW_ANONYMOUS": "true"}, "cannot listen on 192.0.2.1, port 0"),
         ({"ANYTIME_TLS_CERTIFICATE": "absent.pem", "ANYTIME_TLS_KEY": "absent.pem"}, "cannot use the certificate"),
@@ -100,6 +102,17 @@ def test_with_a_certificate_it_speaks_https_only(tiny: Bundle, models: Path, cer
         port = {"ANYTIME_PORT": address.rpartition(":")[2]}
         assert subprocess.run(probe, env=env | port, check=False).returncode == 0
         assert subprocess.run(probe, env=env | port | {"ANYTIME_TLS_CERTIFICATE": ""}, check=False).returncode == 1
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(60) == 0
+
+
+def test_a_handshake_that_does_not_come_is_not_waited_for(tiny: Bundle, models: Path, certificate: dict[str, str]):
+    arguments, env = command(models, **certificate, ANYTIME_HEAD_TIMEOUT_S="0.1")
+    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
+        address = next(address_of(line) for line in map(json.loads, process.stderr) if address_of(line))
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])), timeout=30) as wire:
+            assert wire.recv(1) == b""
         process.terminate()
         process.stderr.read()
         assert process.wait(60) == 0

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundle import BundleNotFound, InvalidBundle, write_bundle
+from bundle.store import encode_manifest
 from service.app import create_app
 from service.context import Context
 from service.engine.cpu import CpuExecutor
@@ -161,6 +162,16 @@ async def test_a_bad_bundle_changes_nothing_and_says_why(models: Path, caplog: p
         await context.repository.poll()
         assert served(context) == ["tiny/2"]
         assert context.repository.failures == []
+
+
+async def test_a_version_that_was_changed_in_place_is_not_taken_for_what_is_served(models: Path):
+    bundle = write_tiny(models)
+    async with running(models) as context:
+        manifest = bundle.manifest.model_copy(update={"classes": tuple(reversed(bundle.manifest.classes))})
+        (bundle.path / "manifest.json").write_bytes(encode_manifest(manifest))
+        with pytest.raises(InvalidBundle, match="a version never changes"):
+            await context.repository.load("tiny", 1)
+        assert served(context) == ["tiny/1"]
 
 
 async def test_a_graph_that_onnxruntime_refuses_is_a_bad_bundle(models: Path):

@@ -34,6 +34,9 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch):
         ("COST_QUANTILE", "1.5"),
         ("MODELS", "digits/latest"),
         ("RESERVE_MS", "-1"),
+        ("DRAIN_S", "inf"),
+        ("MAX_QUEUE_MS", "nan"),
+        ("MODELS", "digits/" + "1" * 300),
     ],
 )
 def test_a_wrong_value_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
@@ -50,6 +53,12 @@ def test_a_request_that_could_never_be_admitted_is_a_contradiction():
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.1", "::1", "localhost"])
 def test_on_loopback_nothing_has_to_be_chosen(host: str):
     assert Settings(host=host).api_keys == ()
+
+
+def test_an_ipv6_address_may_be_given_as_in_a_url():
+    assert Settings(host="[::1]").host == "::1"
+    with pytest.raises(ValidationError, match=":: can be reached"):
+        Settings(host="[::]")
 
 
 @pytest.mark.parametrize("where", [{"host": "0.0.0.0"}, {"host": "::"}, {"host": "example.org"}])

@@ -71,8 +71,9 @@ def test_elsewhere_an_upgrade_is_ignored(shared: Server):
     assert httpx.get(f"{shared.url}/absent", headers=headers).json()["code"] == "not_found"
 
 
-def test_a_page_from_elsewhere_is_refused(shared: Server):
-    status, document = refusal(shared, {"origin": "https://example.com"}, model="stream")
+@pytest.mark.parametrize("origin", ["https://example.com", "http://[", "null"])
+def test_a_page_from_elsewhere_is_refused(shared: Server, origin: str):
+    status, document = refusal(shared, {"origin": origin}, model="stream")
     assert (status, document["code"]) == (403, "foreign_origin")
     with opened(shared, {"origin": shared.url}, model="stream") as stream:
         assert stream.opening["event"] == "open"
@@ -118,6 +119,7 @@ CHUNK = np.zeros((CHUNK_STEPS, FEATURES), np.float32)
         ('{"inputs": [[1, 2, 3, 4], [1]]}', "wrong_shape"),
         ('{"inputs": "x"}', "wrong_shape"),
         ('{"inputs": [["a", 2, 3, 4], [1, 2, 3, 4]]}', "wrong_dtype"),
+        ('{"inputs": ["' + "a" * 1000 + '", [1, 2, 3, 4]]}', "wrong_dtype"),
         ('{"inputs": [[1e39, 2, 3, 4], [1, 2, 3, 4]]}', "not_finite"),
         ('{"end": 1}', "invalid_field"),
         ('{"deadline_ms": -1}', "invalid_deadline"),
