@@ -65,10 +65,10 @@ def keep_on(
     if stopped_by is None:
         keep_ms = max(0.0, kept.expires - now) * 1e3
     elif stopped_by in FINAL:
-        context.kept.drop(request_id, "its last answer was final")
+        context.kept.finish(request_id, kept, "its last answer was final")
         return None
     elif keep_ms is None:
-        context.kept.drop(request_id, "it was continued without `keep_ms`")
+        context.kept.finish(request_id, kept, "it was continued without `keep_ms`")
         return None
     if not context.kept.give_back(request_id, kept, latest, now + keep_ms / 1e3):
         return None

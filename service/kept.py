@@ -78,7 +78,7 @@ class KeptStates:
         return True
 
     def take(self, request_id: str, now: float) -> Kept:
-        """The state, busy from now on until `give_back` or `drop`.
+        """The state, busy from now on until `give_back` or `finish`.
 
         Raises:
             UnknownRequest: no such request was kept, or that was long ago.
@@ -117,6 +117,11 @@ class KeptStates:
         while len(self._gone) > self._max_entries:
             self._gone.popitem(last=False)
         self._on_dropped(kept.deployment)
+
+    def finish(self, request_id: str, kept: Kept, reason: str) -> None:
+        """Let a taken state go; nothing if it was dropped meanwhile, whoever has its name now."""
+        if self._states.get(request_id) is kept:
+            self.drop(request_id, reason)
 
     def drop_of(self, deployment: Deployment) -> None:
         """Let the states of an unloaded deployment go."""

@@ -28,7 +28,7 @@ router = APIRouter()
 async def feedback(request: Request) -> FeedbackResponse:
     """Count how each prefix of that request did; shown in /metrics by number of members, as accuracy or squared error.
 
-    Each answer can be labelled once, while it is among the latest.
+    Each answer can be labelled once, while it is among the latest; one that was continued since, for its new prefixes.
     """
     context = context_of(request)
     given = await read_json(request, FeedbackRequest)
@@ -54,10 +54,12 @@ def _count_classes(given: FeedbackRequest, answered: Answered, context: Context)
         # Rows that had left by then say nothing about this prefix.
         reached = answered.members_by_row >= members
         right = classes == labels
+        correct = int(np.count_nonzero(right))
+        if members <= answered.labelled:
+            continue
         context.metrics.quality.labelled(
             answered.deployment.key, members, int(np.count_nonzero(right & reached)), int(np.count_nonzero(reached))
         )
-        correct = int(np.count_nonzero(right))
     return FeedbackResponse(
         request_id=given.request_id, members_used=len(answered.classes_by_prefix), correct=correct, samples=samples
     )
@@ -70,6 +72,7 @@ def _count_values(given: FeedbackRequest, answered: Answered, context: Context) 
     for members, values in enumerate(answered.values_by_prefix, start=1):
         if values is not None:
             error = float(((values - labels) ** 2).mean(axis=1).sum())
+        if values is not None and members > answered.labelled:
             context.metrics.quality.labelled_values(answered.deployment.key, members, error, samples)
     rmse = math.sqrt(error / samples)
     return FeedbackResponse(request_id=given.request_id, members_used=used, rmse=rmse, samples=samples)

@@ -87,6 +87,19 @@ def test_it_goes_on_where_it_stopped_with_the_numbers_of_a_straight_run(
     assert refusal(lambda: client.continue_(first.request_id)) == (410, "state_gone")
 
 
+def test_no_prefix_is_labelled_twice_for_one_sample(server: Server, client: AnytimeClient):
+    first = client.predict(samples(2), max_members=2, keep_ms=LONG_MS)
+    assert client.feedback(first.request_id, [0, 1]).members_used == 2
+    client.continue_(first.request_id)
+    assert client.feedback(first.request_id, [0, 1]).members_used == 3
+
+    def labelled(members: int) -> float | None:
+        labels = {"model": "tiny/1", "members": str(members)}
+        return server.context.metrics.registry.get_sample_value("anytime_feedback_rows_total", labels)
+
+    assert [labelled(members) for members in (1, 2, 3)] == [2, 2, 2]
+
+
 def test_a_state_comes_out_of_a_batch_by_itself(tiny: Bundle, models: Path):
     executor = HeldExecutor(0)
     with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:

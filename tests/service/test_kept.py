@@ -108,8 +108,13 @@ def test_the_same_name_replaces_and_the_first_owner_cannot_give_back(deployment:
     first = shelf.take("a", 1.0)
     shelf.keep("a", size=20)
     assert not shelf.give_back("a", first, first.ticket, 100.0)
+    shelf.finish("a", first, "it was final")
     assert (len(shelf), shelf.size, shelf.leases) == (1, 20, 1)
-    assert shelf.take("a", 1.0).size == 20, "the newer state can be taken"
+    second = shelf.take("a", 1.0)
+    assert second.size == 20, "the newer state can be taken"
+    shelf.finish("a", second, "it was final")
+    with pytest.raises(StateGone, match="it was final"):
+        shelf.take("a", 1.0)
 
 
 def test_unloading_and_clearing_give_the_leases_back(deployment: Deployment, models: Path):

@@ -33,6 +33,26 @@ def test_what_was_labelled_is_forgotten(tiny: Bundle):
     assert ledger.find("a") is None
 
 
+def test_an_answer_that_goes_on_remembers_what_was_labelled(tiny: Bundle):
+    ledger = Ledger(capacity=2)
+    ledger.remember("a", answered(tiny))
+    ledger.forget("a")
+    ledger.remember("a", answered(tiny), goes_on=True)
+    assert ledger.find("a").labelled == 1
+    ledger.remember("a", answered(tiny))
+    assert ledger.find("a").labelled == 0, "another request of the same name"
+
+
+def test_what_was_labelled_is_bounded_too(tiny: Bundle):
+    ledger = Ledger(capacity=2)
+    for name in ("a", "b", "c"):
+        ledger.remember(name, answered(tiny))
+        ledger.forget(name)
+    for name, labelled in (("a", 0), ("b", 1), ("c", 1)):
+        ledger.remember(name, answered(tiny), goes_on=True)
+        assert ledger.find(name).labelled == labelled
+
+
 def test_no_capacity_remembers_nothing(tiny: Bundle):
     ledger = Ledger(capacity=0)
     ledger.remember("a", answered(tiny))
