@@ -1,6 +1,6 @@
 """Clients of the service, for threads and for asyncio, on httpx; streams on websockets.
 
-What goes over the wire is decided once, by the functions at the end; the two classes only send it.
+What goes over the wire is decided once, in `service.calls`; the two classes only send it.
 
     with AnytimeClient("http://127.0.0.1:8000") as client:
         answer = client.predict(samples, deadline_ms=20)
@@ -11,59 +11,23 @@ Arrays travel as they are in memory, in .npy form; lists travel as JSON.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from ssl import SSLContext
 from types import TracebackType
-from typing import Any, ClassVar, NoReturn, Self, TypedDict, TypeVar, Unpack
-from urllib.parse import quote, urlencode
+from typing import Self, Unpack
 
 import httpx
-import numpy as np
-import numpy.typing as npt
-import orjson
-from pydantic import BaseModel
 
-from service import npy, stream_client
-from service.anytime_error import AnytimeError, raise_problem
+from service import calls, stream_client
+from service.anytime_error import AnytimeError
+from service.calls import GRACE_S, PATIENT, ArrayAnswer, Budget, Knobs, Samples
 from service.model_schemas import ModelCard, ModelList
-from service.schema import Output
-from service.schemas import AnswerHead, FeedbackResponse, Label, PredictResponse, Progress
+from service.schemas import FeedbackResponse, Label, PredictResponse, Progress
 from service.stream_client import StreamKnobs
 from service.stream_schemas import StreamEvent
 
 __all__ = ["AnytimeClient", "AnytimeError", "ArrayAnswer", "AsyncAnytimeClient"]
-
-Samples = npt.NDArray[Any] | Sequence[Any]
-Answer = TypeVar("Answer", bound=BaseModel)
-
-GRACE_S = 5.0
-"""How long past a request's deadline the client waits for the server before it gives up on the connection."""
-
-
-class Budget(TypedDict, total=False):
-    """What a request that goes on from an answer may say; see `service.schemas.ContinueRequest`."""
-
-    deadline_ms: float | None
-    max_members: int | None
-    outputs: Sequence[Output]
-    keep_ms: float | None
-
-
-class Knobs(Budget, total=False):
-    """What a request may say beside its samples; see `service.schemas.Knobs`."""
-
-    model: str | None
-    version: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayAnswer:
-    """An answer in binary form."""
-
-    head: AnswerHead
-    values: npt.NDArray[np.float32]
-    """Probabilities or logits, (rows, classes); of a regression its values (rows, outputs)."""
 
 
 class AnytimeClient:
@@ -72,7 +36,8 @@ class AnytimeClient:
     Args:
         base_url: where the server is.
         api_key: sent with each request, if the server wants one.
-        http: an httpx client to use instead of a new one; for TLS, proxies, tests.
+        ssl: whom to trust and who to be under TLS; by default what the system trusts.
+        http: an httpx client to use for requests instead of a new one; for proxies, tests.
     """
 
     def __init__(
@@ -80,10 +45,12 @@ class AnytimeClient:
         base_url: str = "http://127.0.0.1:8000",
         *,
         api_key: str | None = None,
+        ssl: SSLContext | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self._http = http or httpx.Client(base_url=base_url, timeout=None)
-        self._http.headers.update(_authorization(api_key))
+        self._http = http or httpx.Client(base_url=base_url, timeout=PATIENT, verify=ssl or True)
+        self._ssl = ssl
+        self._http.headers.update(calls.authorization(api_key))
 
     def predict(self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]) -> PredictResponse:
         """The best answer by the deadline.
@@ -92,12 +59,12 @@ class AnytimeClient:
             AnytimeError: the server answered with a problem document.
             httpx.TransportError: there was no answer.
         """
-        return _read(self._http.post(**_predict("/predict", inputs, request_id, knobs)), PredictResponse)
+        return calls.read(self._http.post(**calls.predict("/predict", inputs, request_id, knobs)), PredictResponse)
 
     def predict_array(self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]) -> ArrayAnswer:
         """As `predict`, but the answer too is one array: probabilities, or logits if `outputs` says so."""
-        request = _accepting_npy(_predict("/predict", inputs, request_id, knobs))
-        return _read_array(self._http.post(**request))
+        request = calls.accepting_npy(calls.predict("/predict", inputs, request_id, knobs))
+        return calls.read_array(self._http.post(**request))
 
     def predict_stream(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
@@ -108,13 +75,13 @@ class AnytimeClient:
             AnytimeError: the server answered with a problem document.
             httpx.TransportError: the stream ended before the answer.
         """
-        with self._http.stream("POST", **_predict("/predict/stream", inputs, request_id, knobs)) as response:
+        with self._http.stream("POST", **calls.predict("/predict/stream", inputs, request_id, knobs)) as response:
             if not response.is_success:
                 response.read()
-                _raise(response)
-            events = _Events()
-            for line in response.iter_lines():
-                yield from events.feed(line)
+                calls.raise_answer(response)
+            events = calls.Events()
+            for content in response.iter_bytes():
+                yield from events.feed(content)
 
     def stream(self, chunks: Iterable[Samples], **knobs: Unpack[StreamKnobs]) -> Iterator[StreamEvent]:
         """Send a sequence chunk by chunk over a WebSocket, and yield the answer to each; the last one is `final`.
@@ -126,7 +93,8 @@ class AnytimeClient:
             websockets.ConnectionClosed: the connection was lost before the last answer.
             OSError: there was no connection.
         """
-        yield from stream_client.stream(str(self._http.base_url), _credentials(self._http.headers), chunks, knobs)
+        base_url, credentials = str(self._http.base_url), calls.credentials(self._http.headers)
+        yield from stream_client.stream(base_url, credentials, self._ssl, chunks, knobs)
 
     def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
         """A better answer to a request that was kept (`keep_ms`).
@@ -135,28 +103,28 @@ class AnytimeClient:
             AnytimeError: the server answered with a problem document; `state_gone` if there is nothing to go on from.
             httpx.TransportError: there was no answer.
         """
-        return _read(self._http.post(**_continue(request_id, budget)), PredictResponse)
+        return calls.read(self._http.post(**calls.continue_(request_id, budget)), PredictResponse)
 
     def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
-        return _read(self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+        return calls.read(self._http.post(**calls.feedback(request_id, labels)), FeedbackResponse)
 
     def load(self, name: str, version: int | None = None) -> ModelCard:
         """Let the server serve another version (default: the highest); returns when requests go to it."""
-        return _read(self._http.post(**_version(name, "load", version)), ModelCard)
+        return calls.read(self._http.post(**calls.change(name, "load", version)), ModelCard)
 
     def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
         """Let the server serve a bundle, or one version of it, no more: what is left."""
-        return _read(self._http.post(**_version(name, "unload", version)), ModelList).models
+        return calls.read(self._http.post(**calls.change(name, "unload", version)), ModelList).models
 
     def models(self) -> list[ModelCard]:
         """All served bundles."""
-        return _read(self._http.get("/models"), ModelList).models
+        return calls.read(self._http.get("/models"), ModelList).models
 
     def ready(self) -> bool:
         """Whether the server takes traffic; False while it cannot be reached."""
         try:
-            return self._http.get("/readyz").is_success
+            return self._http.get("/readyz", timeout=GRACE_S).is_success
         except httpx.TransportError:
             return False
 
@@ -181,70 +149,74 @@ class AsyncAnytimeClient:
         base_url: str = "http://127.0.0.1:8000",
         *,
         api_key: str | None = None,
+        ssl: SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient(base_url=base_url, timeout=None)
-        self._http.headers.update(_authorization(api_key))
+        self._http = http or httpx.AsyncClient(base_url=base_url, timeout=PATIENT, verify=ssl or True)
+        self._ssl = ssl
+        self._http.headers.update(calls.authorization(api_key))
 
     async def predict(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> PredictResponse:
         """See `AnytimeClient.predict`."""
-        return _read(await self._http.post(**_predict("/predict", inputs, request_id, knobs)), PredictResponse)
+        return calls.read(
+            await self._http.post(**calls.predict("/predict", inputs, request_id, knobs)), PredictResponse
+        )
 
     async def predict_array(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> ArrayAnswer:
         """See `AnytimeClient.predict_array`."""
-        request = _accepting_npy(_predict("/predict", inputs, request_id, knobs))
-        return _read_array(await self._http.post(**request))
+        request = calls.accepting_npy(calls.predict("/predict", inputs, request_id, knobs))
+        return calls.read_array(await self._http.post(**request))
 
     async def predict_stream(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> AsyncIterator[Progress | PredictResponse]:
         """See `AnytimeClient.predict_stream`."""
-        async with self._http.stream("POST", **_predict("/predict/stream", inputs, request_id, knobs)) as response:
+        async with self._http.stream("POST", **calls.predict("/predict/stream", inputs, request_id, knobs)) as response:
             if not response.is_success:
                 await response.aread()
-                _raise(response)
-            events = _Events()
-            async for line in response.aiter_lines():
-                for event in events.feed(line):
+                calls.raise_answer(response)
+            events = calls.Events()
+            async for content in response.aiter_bytes():
+                for event in events.feed(content):
                     yield event
 
     async def stream(
         self, chunks: Iterable[Samples] | AsyncIterable[Samples], **knobs: Unpack[StreamKnobs]
     ) -> AsyncIterator[StreamEvent]:
         """See `AnytimeClient.stream`."""
-        base_url, credentials = str(self._http.base_url), _credentials(self._http.headers)
-        async with aclosing(stream_client.stream_async(base_url, credentials, chunks, knobs)) as events:
+        base_url, credentials = str(self._http.base_url), calls.credentials(self._http.headers)
+        async with aclosing(stream_client.stream_async(base_url, credentials, self._ssl, chunks, knobs)) as events:
             async for event in events:
                 yield event
 
     async def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
         """See `AnytimeClient.continue_`."""
-        return _read(await self._http.post(**_continue(request_id, budget)), PredictResponse)
+        return calls.read(await self._http.post(**calls.continue_(request_id, budget)), PredictResponse)
 
     async def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
-        return _read(await self._http.post(**_feedback(request_id, labels)), FeedbackResponse)
+        return calls.read(await self._http.post(**calls.feedback(request_id, labels)), FeedbackResponse)
 
     async def load(self, name: str, version: int | None = None) -> ModelCard:
         """See `AnytimeClient.load`."""
-        return _read(await self._http.post(**_version(name, "load", version)), ModelCard)
+        return calls.read(await self._http.post(**calls.change(name, "load", version)), ModelCard)
 
     async def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
         """See `AnytimeClient.unload`."""
-        return _read(await self._http.post(**_version(name, "unload", version)), ModelList).models
+        return calls.read(await self._http.post(**calls.change(name, "unload", version)), ModelList).models
 
     async def models(self) -> list[ModelCard]:
         """See `AnytimeClient.models`."""
-        return _read(await self._http.get("/models"), ModelList).models
+        return calls.read(await self._http.get("/models"), ModelList).models
 
     async def ready(self) -> bool:
         """See `AnytimeClient.ready`."""
         try:
-            return (await self._http.get("/readyz")).is_success
+            return (await self._http.get("/readyz", timeout=GRACE_S)).is_success
         except httpx.TransportError:
             return False
 
@@ -259,96 +231,3 @@ class AsyncAnytimeClient:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
-
-
-class _Events:
-    """Server-sent events out of lines, as this service sends them: one `event` and one `data` line each."""
-
-    KINDS: ClassVar[dict[str, type[Progress] | type[PredictResponse]]] = {
-        "prefix": Progress,
-        "answer": PredictResponse,
-    }
-
-    def __init__(self) -> None:
-        self._kind = ""
-
-    def feed(self, line: str) -> list[Progress | PredictResponse]:
-        """The event that this line completes, if it does."""
-        name, _, value = line.partition(": ")
-        if name == "event":
-            self._kind = value
-        return [self.KINDS[self._kind].model_validate_json(value)] if name == "data" else []
-
-
-def _authorization(api_key: str | None) -> dict[str, str]:
-    return {} if api_key is None else {"authorization": f"Bearer {api_key}"}
-
-
-def _credentials(headers: httpx.Headers) -> dict[str, str]:
-    """What of a client's headers says who it is: all that a WebSocket takes over."""
-    return {name: value for name, value in headers.items() if name in {"authorization", "x-api-key"}}
-
-
-def _predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) -> dict[str, Any]:
-    given = {name: value for name, value in knobs.items() if value is not None}
-    if isinstance(inputs, np.ndarray):
-        request = _post_array(url, inputs, given)
-    else:
-        request = _post(url, {"inputs": inputs, **given})
-    if request_id is not None:
-        request["headers"]["x-request-id"] = request_id
-    return request | _timeout(knobs.get("deadline_ms"))
-
-
-def _continue(request_id: str, budget: Budget) -> dict[str, Any]:
-    given = {name: value for name, value in budget.items() if value is not None}
-    request = _post(f"/predict/{quote(request_id, safe='')}/continue", given)
-    return request | _timeout(budget.get("deadline_ms"))
-
-
-def _timeout(deadline_ms: float | None) -> dict[str, float]:
-    return {} if deadline_ms is None else {"timeout": deadline_ms / 1e3 + GRACE_S}
-
-
-def _feedback(request_id: str, labels: Sequence[Label]) -> dict[str, Any]:
-    return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
-
-
-def _version(name: str, verb: str, version: int | None) -> dict[str, Any]:
-    return {"url": f"/models/{name}/{verb}", "params": {} if version is None else {"version": version}}
-
-
-def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return {"url": url, "content": content, "headers": {"content-type": "application/json"}}
-
-
-def _post_array(url: str, inputs: npt.NDArray[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in fields.items()})
-    return {
-        "url": f"{url}?{query}" if query else url,
-        "content": npy.encode(inputs),
-        "headers": {"content-type": npy.MEDIA_TYPE},
-    }
-
-
-def _accepting_npy(request: dict[str, Any]) -> dict[str, Any]:
-    request["headers"]["accept"] = npy.MEDIA_TYPE
-    return request
-
-
-def _read(response: httpx.Response, schema: type[Answer]) -> Answer:
-    if not response.is_success:
-        _raise(response)
-    return schema.model_validate_json(response.content)
-
-
-def _read_array(response: httpx.Response) -> ArrayAnswer:
-    if not response.is_success:
-        _raise(response)
-    head = AnswerHead.model_validate_json(response.headers["anytime-answer"])
-    return ArrayAnswer(head, npy.decode(response.content))
-
-
-def _raise(response: httpx.Response) -> NoReturn:
-    raise_problem(response.status_code, response.reason_phrase, response.headers.get("content-type"), response.content)

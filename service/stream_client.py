@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from ssl import SSLContext
 from typing import Any, NoReturn, TypedDict
 from urllib.parse import urlencode
 
 import numpy as np
 import orjson
+from websockets.asyncio.client import ClientConnection as AsyncClientConnection
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import InvalidStatus
-from websockets.sync.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
 
 from service import npy
 from service.anytime_error import AnytimeError, raise_problem
@@ -32,43 +34,58 @@ class StreamKnobs(TypedDict, total=False):
 
 
 def stream(
-    base_url: str, headers: Mapping[str, str], chunks: Iterable[Any], knobs: Mapping[str, Any]
+    base_url: str, headers: Mapping[str, str], ssl: SSLContext | None, chunks: Iterable[Any], knobs: Mapping[str, Any]
 ) -> Iterator[StreamEvent]:
     """See `AnytimeClient.stream`."""
     try:
-        connection = connect(_url(base_url, knobs), additional_headers=headers, compression=None)
+        connection = connect(_url(base_url, knobs), additional_headers=headers, compression=None, **_tls(base_url, ssl))
     except InvalidStatus as refusal:
         _refused(refusal)
     with connection as wire:
         wire.recv()  # What the stream is: nobody here has to be told.
         for chunk in chunks:
-            wire.send(_encode(chunk))
-            event = _decode(wire.recv())
+            event = _exchange(wire, _encode(chunk))
             yield event
             if event.event == "final":
                 return
-        wire.send(END)
-        yield _decode(wire.recv())
+        yield _exchange(wire, END)
+
+
+def _exchange(wire: ClientConnection, message: bytes | str) -> StreamEvent:
+    # Who ends a stream says why first, and that can be read after the connection has gone.
+    with suppress(ConnectionClosed):
+        wire.send(message)
+    return _decode(wire.recv())
 
 
 async def stream_async(
-    base_url: str, headers: Mapping[str, str], chunks: Iterable[Any] | AsyncIterable[Any], knobs: Mapping[str, Any]
+    base_url: str,
+    headers: Mapping[str, str],
+    ssl: SSLContext | None,
+    chunks: Iterable[Any] | AsyncIterable[Any],
+    knobs: Mapping[str, Any],
 ) -> AsyncGenerator[StreamEvent]:
     """See `AsyncAnytimeClient.stream`."""
     try:
-        connection = await connect_async(_url(base_url, knobs), additional_headers=headers, compression=None)
+        connection = await connect_async(
+            _url(base_url, knobs), additional_headers=headers, compression=None, **_tls(base_url, ssl)
+        )
     except InvalidStatus as refusal:
         _refused(refusal)
     async with connection as wire, aclosing(_each(chunks)) as rest:
         await wire.recv()
         async for chunk in rest:
-            await wire.send(_encode(chunk))
-            event = _decode(await wire.recv())
+            event = await _exchange_async(wire, _encode(chunk))
             yield event
             if event.event == "final":
                 return
-        await wire.send(END)
-        yield _decode(await wire.recv())
+        yield await _exchange_async(wire, END)
+
+
+async def _exchange_async(wire: AsyncClientConnection, message: bytes | str) -> StreamEvent:
+    with suppress(ConnectionClosed):
+        await wire.send(message)
+    return _decode(await wire.recv())
 
 
 async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[Any]:
@@ -81,10 +98,15 @@ async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[An
 
 
 def _url(base_url: str, knobs: Mapping[str, Any]) -> str:
-    given = {name: value for name, value in knobs.items() if value is not None}
+    given = {name: value for name, value in knobs.items() if value is not None and value != []}
     query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in given.items()})
     # http becomes ws, https becomes wss.
     return f"ws{base_url.rstrip('/').removeprefix('http')}/stream?{query}"
+
+
+def _tls(base_url: str, ssl: SSLContext | None) -> dict[str, Any]:
+    """What `connect` is told of TLS: nothing, unless there is something to tell beyond the address."""
+    return {} if ssl is None or not base_url.startswith("https") else {"ssl": ssl}
 
 
 def _encode(chunk: Any) -> bytes | str:  # noqa: ANN401

@@ -109,4 +109,4 @@ def test_with_and_without_the_framework_answers_and_metrics_are_the_same(tiny: B
     assert fast_counts == slow_counts
     assert {status for _, _, status, _, _ in fast} == {200, 307, 400, 404, 405, 410, 413, 422}
     continued = ("path", "/predict/{request_id}/continue")
-    assert sum(count for labels, count in fast_counts.items() if continued in labels) == 8
+    assert sum(count for labels, count in fast_counts.items() if continued in labels) == 7

@@ -18,6 +18,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from bundle import Bundle
+from service.client import AnytimeClient, AnytimeError
 
 
 def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]]:
@@ -96,6 +97,13 @@ def test_with_a_certificate_it_speaks_https_only(tiny: Bundle, models: Path, cer
             with pytest.raises(InvalidStatus) as caught:
                 connect(stream, ssl=trusted, additional_headers=headers, proxy=None)
             assert caught.value.response.status_code == status
+        with AnytimeClient(address, api_key="a-key-of-some-length", ssl=trusted) as client:
+            while not client.ready():
+                pass
+            assert [card.name for card in client.models()] == ["tiny"]
+            with pytest.raises(AnytimeError) as refused:
+                next(client.stream([]))
+            assert refused.value.code == "not_streamable", "that far it trusts the certificate"
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{address.replace('https', 'http')}/healthz")
         probe = [sys.executable, "-m", "service.probe"]

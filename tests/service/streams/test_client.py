@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,31 @@ def test_the_client_raises_problems(shared: Server):
         with pytest.raises(AnytimeError) as caught:
             list(client.stream([np.zeros((1, 1), np.float32)], model="stream"))
         assert (caught.value.status, caught.value.code) == (422, "wrong_shape")
+
+
+def ended_between_chunks(server: Server, x: np.ndarray) -> Iterator[np.ndarray]:
+    """The second chunk comes when the service has ended the stream, and told why."""
+    first, second, *_ = chunks(x)
+    yield first
+    server.terminate()
+    while len(server.context.streams):
+        pass
+    yield second
+
+
+def test_what_ended_the_stream_between_chunks_is_told(bundle: Bundle, models: Path):
+    with serving(create_app(settings(models))) as server, AnytimeClient(server.url) as client:
+        *_, last = client.stream(ended_between_chunks(server, sequences(1)[0]), model="stream")
+        assert (last.event, last.ended_by) == ("final", "shutdown")
+
+
+@pytest.mark.anyio
+async def test_the_asynchronous_client_is_told_too(bundle: Bundle, models: Path):
+    with serving(create_app(settings(models))) as server:
+        async with AsyncAnytimeClient(server.url) as client:
+            source = ended_between_chunks(server, sequences(1)[0])
+            *_, last = [event async for event in client.stream(source, model="stream")]
+        assert (last.event, last.ended_by) == ("final", "shutdown")
 
 
 @pytest.mark.anyio

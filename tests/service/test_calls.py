@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import json
+
+import httpx
+import numpy as np
+import pytest
+
+from service import calls
+from service.anytime_error import AnytimeError
+from service.calls import Budget, Events, Knobs
+from service.schemas import ContinueRequest, Progress
+from service.schemas import Knobs as Asked
+
+PREFIX = {"members_used": 1, "members_total": 3, "elapsed_ms": 1.5}
+NAME = "Straße\u2028\u0085\x0b"
+ANSWER = {
+    **PREFIX,
+    "model": "m",
+    "version": 1,
+    "request_id": "r",
+    "stopped_by": "complete",
+    "deadline_ms": None,
+    "predictions": [{"class": NAME, "index": 0, "confidence": 1.0}],
+}
+STREAM = "".join(
+    f"event: {kind}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    for kind, data in (("prefix", PREFIX), ("answer", ANSWER))
+).encode()
+
+
+@pytest.mark.parametrize("size", [1, 7, len(STREAM)])
+def test_events_come_whole_however_they_are_cut(size: int):
+    events = Events()
+    pieces = [STREAM[start : start + size] for start in range(0, len(STREAM), size)]
+    prefix, answer = (event for piece in pieces for event in events.feed(piece))
+    assert isinstance(prefix, Progress)
+    assert answer.predictions[0].class_ == NAME, "only a line feed ends a line"
+
+
+def test_a_typed_caller_may_say_what_a_request_may():
+    assert Knobs.__annotations__.keys() | Budget.__annotations__.keys() == Asked.model_fields.keys()
+    assert Budget.__annotations__.keys() == ContinueRequest.model_fields.keys()
+
+
+def test_an_empty_list_of_outputs_asks_for_nothing():
+    request = calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": [], "deadline_ms": 5.0})
+    assert request["url"] == "/predict?deadline_ms=5.0"
+    listed = calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": ["logits", "probabilities"]})
+    assert listed["url"] == "/predict?outputs=logits%2Cprobabilities"
+
+
+def test_a_name_is_one_part_of_a_path():
+    assert calls.change("a/b", "load", 3) == {"url": "/models/a%2Fb/load", "params": {"version": 3}}
+
+
+@pytest.mark.parametrize(
+    ("media_type", "document", "code"),
+    [
+        (
+            "application/problem+json",
+            {"status": 503, "code": "overloaded", "detail": "x", "retry_after_s": 2},
+            "overloaded",
+        ),
+        (
+            "Application/Problem+JSON; charset=utf-8",
+            {"status": 503, "code": "overloaded", "detail": "x", "retry_after_s": 2},
+            "overloaded",
+        ),
+        ("application/problem+json", {"title": "Bad Gateway", "status": 502}, "no_problem_document"),
+        ("text/html", {}, "no_problem_document"),
+    ],
+)
+def test_a_problem_is_raised_whoever_it_is_of(media_type: str, document: dict[str, object], code: str):
+    response = httpx.Response(502, content=json.dumps(document), headers={"content-type": media_type})
+    with pytest.raises(AnytimeError) as caught:
+        calls.read(response, Progress)
+    assert caught.value.code == code
+    assert caught.value.retry_after_s == document.get("retry_after_s")
