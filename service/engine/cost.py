@@ -23,6 +23,10 @@ WINDOW_STEPS = 64
 MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
+FEW_STEPS = 20
+"""With fewer, the rehearsal counts for those that are missing, if it was faster: of a few steps the 95 % quantile is the
+slowest, and after one hiccup in a quiet hour everybody would be turned away until it is forgotten."""
+
 
 class MemberCost:
     """Predicted duration of one member.
@@ -30,9 +34,10 @@ class MemberCost:
     Args:
         durations_s: rehearsed durations by batch size.
         safety: quantile of the ratios that predictions use.
+        rehearsed: whether the durations were measured, and do not only follow from others.
     """
 
-    def __init__(self, durations_s: Mapping[int, Sequence[float]], safety: float) -> None:
+    def __init__(self, durations_s: Mapping[int, Sequence[float]], safety: float, *, rehearsed: bool = True) -> None:
         self.rows = tuple(sorted(durations_s))
         """Rehearsed batch sizes, ascending."""
         medians: list[float] = []
@@ -45,7 +50,8 @@ class MemberCost:
             duration / median for size, median in zip(self.rows, medians, strict=True) for duration in durations_s[size]
         )
         self._rehearsed_ratio = at_quantile(ratios, safety)
-        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S)
+        weight = FEW_STEPS if rehearsed else 0
+        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, weight)
         self._curve: dict[int, float] = {}
         self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio
@@ -168,6 +174,7 @@ class WaveCosts:
                     for rows, durations in self._durations_s[wave].items()
                 },
                 self._safety,
+                rehearsed=run == wave,
             )
         return part
 

@@ -180,10 +180,11 @@ class DeviceExecutor:
             if ticket in slot.residents(INPUT):
                 # It holds the rows that have left too.
                 slot.settle(INPUT, ())
+        if not len(rows):
+            ticket.activations.clear()
         for key, held in ticket.activations.items():
-            if len(rows):
-                kept = self._mover.gather(held.tensor, (held.start + rows).tolist())
-                ticket.activations[key] = DeviceRows(kept, 0, len(rows))
+            kept = self._mover.gather(held.tensor, (held.start + rows).tolist())
+            ticket.activations[key] = DeviceRows(kept, 0, len(rows))
 
     def _join(self, runs: Sequence[DeviceRows]) -> ort.OrtValue:
         """One tensor with the rows of all runs; no copy when they are one whole tensor already."""

@@ -77,6 +77,8 @@ class Gate:
         self._waiting: dict[Ticket, asyncio.Future[StoppedBy]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self.rows_in_flight = 0
+        self._in_flight: dict[tuple[str, int], int] = {}
+        """Rows by model and how many members it has."""
 
     @property
     def requests_in_flight(self) -> int:
@@ -130,13 +132,13 @@ class Gate:
         watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
         # Aimed at `answer_by`; whoever has nothing to say by then may have it by the time a late timer would come.
         alarm = self._alarms.set(
-            ticket.deadline.answer_by + self.late_s(),
+            min(ticket.deadline.answer_by + self.late_s(), ticket.deadline.at),
             lambda: _answerable(ticket),
             lambda: self._end(ticket, future, StoppedBy.DEADLINE),
         )
         self._waiting[ticket] = future
         self._unanswered[ticket] = None
-        self.rows_in_flight += rows
+        self._count(ticket, rows)
         if books is not None:
             books.admitted()
         worker.submit(ticket)
@@ -148,7 +150,7 @@ class Gate:
                 books.ended(_fate(stopped_by, ticket))
             watcher.cancel()
             alarm.cancel()
-            self.rows_in_flight -= rows
+            self._count(ticket, -rows)
             self._unanswered.pop(ticket, None)
             if self._waiting.pop(ticket, None) is not None:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
@@ -168,7 +170,7 @@ class Gate:
         self.turns.answer(ticket.deadline.answer_by, lambda: _set(future, stopped_by))
 
     def _refusal(self, ticket: Ticket, worker: Worker) -> QueueFull | None:
-        backlog_s = self._backlog_s(ticket)
+        backlog_s = self._backlog_s()
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)
         now, due = self._clock.now(), ticket.deadline.answer_by
@@ -216,12 +218,21 @@ class Gate:
             for member in range(ticket.member_minimum)
         )
 
-    def _backlog_s(self, ticket: Ticket) -> float:
-        """Predicted seconds until the rows in flight are through all members, in full batches."""
-        batch_s = sum(
-            self._costs.typical(ticket.model, member, self._max_batch_rows) for member in range(ticket.members_total)
+    def _count(self, ticket: Ticket, rows: int) -> None:
+        key = ticket.model, ticket.members_total
+        self.rows_in_flight += rows
+        self._in_flight[key] = self._in_flight.get(key, 0) + rows
+        if not self._in_flight[key]:
+            del self._in_flight[key]
+
+    def _backlog_s(self) -> float:
+        """Predicted seconds until the rows in flight are through all members of their models, in full batches."""
+        return sum(
+            rows
+            / self._max_batch_rows
+            * sum(self._costs.typical(model, member, self._max_batch_rows) for member in range(members))
+            for (model, members), rows in self._in_flight.items()
         )
-        return batch_s * self.rows_in_flight / self._max_batch_rows
 
 
 def _answerable(ticket: Ticket) -> bool:

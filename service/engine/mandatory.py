@@ -143,9 +143,10 @@ class Mandatory:
         """When the most urgent requests of the other queues must start to be in time."""
         latest = math.inf
         for other, queue in self._queues.items():
-            head = queue.head()
-            if other != key and head is not None:
-                latest = min(latest, head[1].deadline.answer_by - self._predictions.each_s(head[1], now)[other[1]])
+            # One that can no longer be had in time must not keep batches small: it is turned away.
+            head = self._head(other, queue, now) if other != key else None
+            if head is not None:
+                latest = min(latest, head.deadline.answer_by - self._predictions.each_s(head, now)[other[1]])
         return latest
 
 

@@ -71,10 +71,11 @@ class Scheduler:
         """Take in a request; it settles at once when not even its first member fits."""
         self._arrears.drop(ticket)
         slack_s = ticket.deadline.slack(now)
-        if math.isfinite(slack_s):
-            self._arrivals.observe(now, slack_s, ticket.expected, self._predictions.each_s(ticket, now))
-        else:
+        if math.isinf(slack_s):
             heapq.heappush(self._patience, (ticket.deadline.arrived + PATIENCE_S, self._places.new(), ticket))
+        elif ticket.published is None:
+            # Who goes on from an answer says nothing of what those to come have at stake.
+            self._arrivals.observe(now, slack_s, ticket.expected, self._predictions.each_s(ticket, now))
         self._enqueue_or_settle(ticket, now)
 
     def next_step(self, now: float) -> Step | None:

@@ -182,6 +182,9 @@ class Ticket:
         if earlier is not None:
             for name in PROGRESS:
                 setattr(self, name, getattr(earlier, name))
+            if not self.rows:
+                # The last row has left in a step that was running when the earlier one was answered.
+                self.exit = earlier.exit
             # Copied, lest two tickets write the same dictionary; the tensors in it are nobody's to change.
             self.activations = dict(earlier.activations)
 

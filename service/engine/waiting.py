@@ -7,6 +7,9 @@ from typing import Generic, TypeVar
 
 from service.engine.ticket import Ticket
 
+SWEEP_FROM = 256
+"""Entries that a heap may hold whoever they are of."""
+
 Rank = TypeVar("Rank", float, tuple[float, float])
 
 
@@ -40,11 +43,21 @@ class Waiting(Generic[Rank]):
     def __init__(self, places: Places) -> None:
         self._heap: list[tuple[Rank, int, Ticket]] = []
         self._places = places
+        self._sweep_at = SWEEP_FROM
 
     def push(self, rank: Rank, ticket: Ticket) -> None:
         """Add a ticket; wherever it waited before, it does no more."""
         place = self._places.taken[ticket] = self._places.new()
         heapq.heappush(self._heap, (rank, place, ticket))
+        if len(self._heap) >= self._sweep_at:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of those who have left; often enough that they are never many, rarely enough to cost nothing."""
+        taken = self._places.taken
+        self._heap = [entry for entry in self._heap if taken.get(entry[2]) == entry[1]]
+        heapq.heapify(self._heap)
+        self._sweep_at = max(SWEEP_FROM, 2 * len(self._heap))
 
     @property
     def best_rank(self) -> Rank | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,16 @@ import numpy as np
 import pytest
 
 from bundle import Bundle
+from bundle.exits import confidence
 from bundle.reference import running_average
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError, AsyncAnytimeClient
 from service.engine.cpu import CpuExecutor
+from service.engine.cuda import DeviceExecutor
+from service.engine.executor import Executor
+from service.engine.providers import CPU
+from service.engine.step import Step
+from service.engine.ticket import Logits
 from service.settings import Settings
 from tests.fakes import FakeClock, HeldExecutor, TimedExecutor
 from tests.service.server import Server, serving
@@ -42,6 +49,25 @@ class Counting(CpuExecutor):
     def run(self, step):
         self.ran += [step.member for one in step.tickets if one.inputs.any()]
         return super().run(step)
+
+
+class Held:
+    """Any executor, in whose steps of clients one member waits until it is released."""
+
+    def __init__(self, executor: Executor, member: int) -> None:
+        self._executor, self._member = executor, member
+        self.release = threading.Event()
+        self.ran: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def run(self, step: Step) -> Logits:
+        if any(one.inputs.any() or not one.rows for one in step.tickets):
+            self.ran.append(step.member)
+            if step.member == self._member:
+                assert self.release.wait(60)
+        return self._executor.run(step)
 
 
 @pytest.fixture
@@ -124,6 +150,39 @@ def test_a_state_comes_out_of_a_batch_by_itself(tiny: Bundle, models: Path):
             answer = client.continue_(f"r{seed}", outputs=["logits"])
             *_, expected = running_average(tiny, samples(2, seed))
             np.testing.assert_allclose(logits_of(answer), expected, atol=1e-5)
+
+
+def test_the_last_member_may_end_after_the_deadline_of_a_request_that_goes_on(tiny: Bundle, models: Path):
+    executor = HeldExecutor(2)
+    x = samples(2)
+    with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:
+        first = client.predict(x, deadline_ms=300, keep_ms=LONG_MS)
+        assert (first.members_used, first.stopped_by) == (2, "deadline")
+        executor.release.set()
+        server.idle()
+        second = client.continue_(first.request_id, deadline_ms=LONG_MS, outputs=["logits"])
+        assert (second.members_used, second.stopped_by) == (3, "complete")
+        *_, expected = running_average(tiny, x)
+        np.testing.assert_allclose(logits_of(second), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [lambda: CpuExecutor(1), lambda: CpuExecutor(2), lambda: DeviceExecutor(CPU, "cpu")])
+def test_rows_may_all_leave_after_the_deadline_of_a_request_that_goes_on(
+    tiny: Bundle, models: Path, make: Callable[[], Executor]
+):
+    # Of one sample that is confident with its second member, not with its first.
+    sizes = [[float(confidence(answer, 1.0)[0]) for answer in running_average(tiny, samples(1, s))] for s in range(99)]
+    seed, (before, after, _) = max(enumerate(sizes), key=lambda one: one[1][1] - one[1][0])
+    executor = Held(make(), member=1)
+    with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:
+        first = client.predict(samples(1, seed), deadline_ms=300, keep_ms=LONG_MS, exit_confidence=(before + after) / 2)
+        assert (first.members_used, first.stopped_by, first.kept_ms) == (1, "deadline", LONG_MS)
+        executor.release.set()
+        server.idle()
+        second = client.continue_(first.request_id, outputs=["logits"])
+        assert (second.members_used, second.stopped_by) == (2, "exit_confidence")
+        np.testing.assert_allclose(logits_of(second), list(running_average(tiny, samples(1, seed)))[1], atol=1e-5)
+    assert executor.ran == [0, 1], "nothing is run on no rows"
 
 
 @pytest.mark.parametrize("held", [1, 2])

@@ -40,6 +40,23 @@ def test_one_outlier_in_fifty_does_not_move_the_prediction():
     assert cost.predict(1, now=0.0) == pytest.approx(0.010)
 
 
+@pytest.mark.parametrize("known", [0, 1, 5, 17])
+def test_one_hiccup_among_few_steps_is_not_the_next_step(known: int):
+    cost = steady()
+    for _ in range(known):
+        cost.observe(1, 0.010, now=0.0)
+    cost.observe(1, 0.5, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.010)
+    cost.observe(1, 0.5, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.5), "twice is no hiccup"
+
+
+def test_a_rehearsal_that_was_too_slow_is_forgotten_with_the_first_step():
+    cost = steady()
+    cost.observe(1, 0.004, now=0.0)
+    assert cost.predict(1, now=0.0) == pytest.approx(0.004)
+
+
 def test_a_noisy_neighbour_is_followed_within_a_dozen_steps_at_every_batch_size():
     cost = steady()
     for _ in range(100):

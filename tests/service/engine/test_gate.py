@@ -2,10 +2,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from unittest.mock import Mock
 
 import pytest
 
-from service.engine.deadline import MonotonicClock
+from service.engine.deadline import Deadline, MonotonicClock
 from service.engine.gate import Gate, QueueFull
 from service.engine.step import Settled
 from service.engine.ticket import StoppedBy, Ticket
@@ -180,3 +181,40 @@ async def test_others_are_expected_to_take_what_they_usually_do():
     assert await refuse(subject, worker, now(budget_s=61.0)) is True, "not 1.5 s either"
     subject.post([Settled(one, StoppedBy.SHUTDOWN) for one in worker.submitted])
     await asyncio.gather(*waiting)
+
+
+async def test_the_backlog_is_that_of_the_models_whose_rows_are_in_flight():
+    model_costs = costs(0.01, model="light/1")
+    model_costs.add("heavy/1", costs(1.0, 1.0)._members["tiny/1"])
+    subject = Gate(model_costs, MonotonicClock(), max_queue_rows=99, max_queue_s=3.0, max_batch_rows=2)
+    subject.open(asyncio.get_running_loop())
+    worker = RecordingWorker()
+    waiting = [asyncio.create_task(subject.answer(now(model="light/1", members=1, rows=40), worker, never()))]
+    await until_submitted(worker)
+    assert await refuse(subject, worker, now(model="heavy/1", members=2)) is False, "0.2 s"
+    worker.submitted.clear()
+    waiting.append(asyncio.create_task(subject.answer(now(model="heavy/1", members=2, rows=4), worker, never())))
+    await until_submitted(worker)
+    with pytest.raises(QueueFull) as full:
+        await subject.answer(now(model="light/1", members=1), worker, never())
+    assert full.value.retry_after_s == pytest.approx(0.2 + 4.0)
+    for one in list(subject._waiting):
+        subject.post([Settled(one, StoppedBy.SHUTDOWN)])
+    await asyncio.gather(*waiting)
+    assert subject._backlog_s() == 0
+
+
+@pytest.mark.parametrize("late_s", [0.0, 0.001, 5.0])
+async def test_no_wait_is_longer_than_the_deadline_however_late_timers_come(
+    gate: Gate, monkeypatch: pytest.MonkeyPatch, late_s: float
+):
+    aimed = []
+    monkeypatch.setattr(gate, "late_s", lambda: late_s)
+    monkeypatch.setattr(gate._alarms, "set", lambda at, *_: aimed.append(at) or Mock())
+    one = now()
+    one.deadline = Deadline.after(one.deadline.arrived, 60.0, 0.002)
+    task = asyncio.create_task(gate.answer(one, worker := RecordingWorker(), never()))
+    await until_submitted(worker)
+    assert aimed == [min(one.deadline.answer_by + late_s, one.deadline.at)]
+    gate.post([Settled(one, StoppedBy.SHUTDOWN)])
+    await task

@@ -83,3 +83,16 @@ def test_in_overload_far_more_are_answered_than_batches_of_one_could(per_row: fl
         engine.complete(step.tickets, now)
         answered += sum(one.stopped_by is StoppedBy.COMPLETE for one in engine.take_settled())
     assert answered * 0.010 / now > at_least
+
+
+def test_who_can_no_longer_be_in_time_keeps_no_other_models_batch_small():
+    model_costs = costs(0.010, model="tiny/1", per_row=0.001)
+    model_costs.add("large/2", costs(0.050)._members["tiny/1"])
+    engine = Scheduler(model_costs, 8)
+    hopeless = ticket(arrived=NOW, budget_s=0.052, members=1, model="large/2", seed=9)
+    engine.admit(hopeless, NOW)
+    crowded = crowd(NOW + 0.005, *[0.03] * 8)
+    for one in crowded:
+        engine.admit(one, NOW + 0.005)
+    assert set(engine.next_step(NOW + 0.005).tickets) == set(crowded)
+    assert [(one.ticket, one.stopped_by) for one in engine.take_settled()] == [(hopeless, StoppedBy.DEADLINE)]

@@ -155,7 +155,7 @@ def test_rows_that_may_leave_early_are_looked_at_after_each_member():
 def test_a_wave_that_has_become_slow_is_not_begun_where_it_would_end_late():
     for budget_s, width in ((0.5, 1), (5.0, 5)):
         model_costs = wide_costs()
-        for parts in (2, 3, 4, 5):
+        for parts in (2, 3, 4, 5, 5):
             model_costs.waves("tiny/1").observe(1, parts, 1, 1.0, NOW)
         engine = Scheduler(model_costs, 8)
         engine.admit(request(budget_s=budget_s), NOW)

@@ -192,7 +192,8 @@ def test_a_last_member_that_is_run_before_its_turn_gives_the_reference_answer(mo
 def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
     subject = bench(CpuExecutor(threads=1))
     before = subject.costs.predict("tiny/1", 0, 1, 0.0)
-    subject.run(forever())
+    for seed in range(2):
+        subject.run(forever(seed=seed))
     learned = subject.worker.call(lambda: subject.costs.predict("tiny/1", 0, 1, MonotonicClock().now())).result(60)
     assert learned != before
 

@@ -172,7 +172,9 @@ def test_one_request_at_fault_costs_its_company_nothing(
 
 def test_what_a_wave_takes_is_learned(bench: Callable[[WideExecutor], Bench]):
     subject = bench(WideExecutor(FakeClock(), lambda step: 0.5 * SECONDS if step.width > 1 else SECONDS, 3))
-    subject.run(request())
+    for _ in range(2):
+        # One slow step may be a hiccup.
+        subject.run(request())
     waves = subject.costs.waves("tiny/1")
     now = subject.worker._clock.now()
     assert waves.predict(1, 3, 1, now) == pytest.approx(0.5 * SECONDS)
