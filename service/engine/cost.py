@@ -24,8 +24,8 @@ MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
 FEW_STEPS = 20
-"""With fewer, the rehearsal counts for those that are missing, if it was faster: of a few steps the 95 % quantile is the
-slowest, and after one hiccup in a quiet hour everybody would be turned away until it is forgotten."""
+"""With fewer, the rehearsal counts for those that are missing, if it was faster: of a few steps the 95 % quantile is
+the slowest, and after one hiccup in a quiet hour everybody would be turned away until it is forgotten."""
 
 
 class MemberCost:

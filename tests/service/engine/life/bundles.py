@@ -1,0 +1,43 @@
+"""What is served, and where it runs."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from bundle import Bundle
+from service.engine.cpu import CpuExecutor
+from service.engine.cuda import DeviceExecutor
+from service.engine.executor import Executor
+from service.engine.providers import CPU
+from tests.tiny_dag import write_dag
+from tests.tiny_stream import write_stream
+
+STREAM = "stream/1"
+
+
+@lru_cache
+def bundles() -> dict[str, Bundle]:
+    """A chain, members apart, a mixture, and one whose last member replaces the answer at any depth."""
+    wirings = {
+        "chain/1": (((), (0,), (1,), (2,)), "mean"),
+        "apart/1": (((), (), (), ()), "mean"),
+        "mixed/1": (((), (0,), (0, 1), (0,), (0, 3)), "mean"),
+        "jumps/1": (((), (0,), (0, 1), ()), "replace"),
+    }
+    folder = Path(mkdtemp())
+    found = {key: write_dag(folder / key, links, last) for key, (links, last) in wirings.items()}
+    return {**found, STREAM: write_stream(folder / "stream")}
+
+
+@lru_cache
+def executor_of(kind: str) -> Executor:
+    executor: Executor = {
+        "one": lambda: CpuExecutor(threads=1),
+        "spread": lambda: CpuExecutor(threads=3, side_by_side=True),
+        "device": lambda: DeviceExecutor(CPU, "cpu"),
+    }[kind]()
+    for key, bundle in bundles().items():
+        executor.load(key, bundle)
+    return executor
