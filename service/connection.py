@@ -12,9 +12,11 @@ CONNECTION = "connection"
 
 
 class Connection:
-    """Tells all requests of one connection when the client has gone."""
+    """Tells all requests of one connection when the client has gone, and whether it reads what it is sent."""
 
     def __init__(self) -> None:
+        self.clogged = False
+        """Whether more waits for the client than its socket takes."""
         self._gone = False
         self._watchers: set[asyncio.Future[None]] = set()
 
@@ -27,6 +29,14 @@ class Connection:
             self._watchers.add(watcher)
             watcher.add_done_callback(self._watchers.discard)
         return watcher
+
+    def pause(self) -> None:
+        """The client does not read."""
+        self.clogged = True
+
+    def resume(self) -> None:
+        """It reads again, or has gone."""
+        self.clogged = False
 
     def lost(self) -> None:
         """The client has gone."""

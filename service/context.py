@@ -48,7 +48,8 @@ class Context:
 
     def answered(self, visit: Visit, now: float) -> None:
         """The last byte of an answer has been handed to the socket: learn from it, count it."""
-        if visit.decided is not None:
+        # What a client that does not read takes of its own time says nothing of anybody else's.
+        if visit.decided is not None and not visit.held_up:
             self.reserve.observe(now - visit.decided, now)
         self.metrics.answered(visit, now)
 

@@ -15,6 +15,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.access import Access
+from service.connection import CONNECTION, Connection
 from service.engine.deadline import Clock, Deadline
 from service.errors import BodyTooLarge, InternalError, Problem, problem_response
 from service.protocol import ARRIVED, GIVEN_UP
@@ -47,6 +48,8 @@ class Visit:
     """HTTP status, once an answer has begun."""
     answered: bool = False
     """Whether all of it has been handed to the socket."""
+    held_up: bool = False
+    """Whether it waited for a client that did not read."""
 
 
 def visit_of(request: HTTPConnection) -> Visit:
@@ -114,6 +117,7 @@ class Ingress:
                 self._on_rejected(InternalError.code)
                 await problem_response(InternalError(), visit.request_id)(scope, receive, send)
             elif not visit.answered:
+                self._on_rejected(InternalError.code)
                 # The server cuts the connection, so that nobody takes what has been sent for all of it.
                 raise
 
@@ -156,7 +160,10 @@ class Ingress:
         return bounded
 
     def _watch(self, visit: Visit, scope: Scope, send: Send) -> Send:
+        connection: Connection | None = scope["state"].get(CONNECTION)
+
         async def watched(message: Message) -> None:
+            visit.held_up = visit.held_up or (connection is not None and connection.clogged)
             if message["type"] == "http.response.start":
                 visit.status = message["status"]
                 visit.route = getattr(scope.get("route"), "path", visit.route)

@@ -28,6 +28,9 @@ class Answered:
     """Members in each row's answer."""
     values_by_prefix: tuple[Values | None, ...] = ()
     """Of a regression: the values (rows, outputs) after each member that was used."""
+    comparable: int | None = None
+    """The first so many prefixes were reached by all rows, hard or easy: what is counted of them says how good they are
+    in general. None: all."""
     labelled: int = 0
     """The first so many prefixes have been labelled before: this answer goes on from them."""
 
@@ -48,8 +51,11 @@ class Ledger:
             answered: the answer.
             goes_on: whether it continues the last one of this id, whose prefixes may have been labelled.
         """
-        labelled = self._labelled.pop(request_id, 0)
-        self._answers[request_id] = replace(answered, labelled=labelled) if goes_on and labelled else answered
+        labelled, before = self._labelled.pop(request_id, 0), self._answers.get(request_id)
+        if goes_on:
+            labelled = max(labelled, before.labelled if before is not None else 0)
+            answered = replace(answered, labelled=labelled)
+        self._answers[request_id] = answered
         _trim(self._answers, request_id, self._capacity)
 
     def find(self, request_id: str) -> Answered | None:

@@ -129,7 +129,8 @@ class Metrics:
         self._latency_of(visit.route, visit.status).observe(now - visit.arrived)
         if visit.deadline is None:
             return
-        late_s = now - visit.deadline.at
+        ready = visit.decided if visit.held_up and visit.decided is not None else now
+        late_s = ready - visit.deadline.at
         if visit.status == 200:
             self._deadlines["late" if late_s > 0 else "met"].inc()
             model = self._models.get(visit.model)
@@ -167,7 +168,8 @@ class Metrics:
         model.members_used[stopped_by].observe(used)
         if ticket.started is not None:
             model.queue_time.observe(ticket.started - ticket.deadline.arrived)
-        if used == ticket.members_total and classes_by_prefix and ticket.remaining is None:
+        # Where rows may leave, those that stay are the hard ones.
+        if used == ticket.members_total and classes_by_prefix and ticket.comparable is None:
             self.quality.agreed(ticket.model, classes_by_prefix)
 
     def _latency_of(self, route: str, status: int) -> Histogram:

@@ -124,7 +124,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Only where there is something behind it: elsewhere the request is answered without, as HTTP allows."""
         path, _, _ = self.url.partition(b"?")
         wanted = self.parser.get_method() == b"GET" and path == STREAM_PATH
-        return wanted and not self._refused and super()._should_upgrade()
+        # What is still being answered on this connection would be written into the WebSocket.
+        free = self.cycle is None or self.cycle.response_complete
+        return wanted and free and not self._refused and super()._should_upgrade()
 
     def _unsupported_upgrade_warning(self) -> None:
         """Nothing to warn of."""
@@ -183,12 +185,14 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not read: give it a while."""
         super().pause_writing()
+        self._connection.pause()
         if self._send_timer is None:
             self._send_timer = self.loop.call_later(self._limits.send_s, self._cut_off)
 
     def resume_writing(self) -> None:
         """It reads again, or has gone."""
         super().resume_writing()
+        self._connection.resume()
         if self._send_timer is not None:
             self._send_timer.cancel()
             self._send_timer = None

@@ -47,16 +47,15 @@ class Server(uvicorn.Server):
             settings.max_connections,
             spared_port=settings.admin_port,
         )
+        self._connection = receiving(protocol(limits, self._context.clock, self._context.metrics.rejected))
         config = uvicorn.Config(
             app,
-            http=receiving(protocol(limits, self._context.clock, self._context.metrics.rejected)),  # type: ignore[arg-type]
+            http=self._connection,  # type: ignore[arg-type]
             ws=websocket(settings.send_timeout_s),  # type: ignore[arg-type]
             ws_max_size=settings.max_message_bytes,
             # Floats hardly shrink, and to unpack them would keep the event loop from others.
             ws_per_message_deflate=False,
             timeout_keep_alive=settings.keep_alive_s,
-            # The one that deadlines have been measured on.
-            loop="asyncio",
             # An application that cannot start must not be served all the same.
             lifespan="on",
             log_config=None,
@@ -78,11 +77,17 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start accepting; a TLS handshake has the time of a head, for which uvicorn has no option."""
-        loop = asyncio.get_running_loop()
-        if self.config.ssl is not None:
-            timeout_s = self._context.settings.head_timeout_s
-            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=timeout_s)  # type: ignore[method-assign]
-        await super().startup(sockets)
+        await super().startup([])
+        config, loop = self.config, asyncio.get_running_loop()
+        state = {"server_state": self.server_state, "app_state": self.lifespan.state}
+        connection = partial(self._connection, config=config, **state)
+        timeout_s = None if config.ssl is None else self._context.settings.head_timeout_s
+        for one in sockets or ():
+            self.servers.append(
+                await loop.create_server(
+                    connection, sock=one, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=timeout_s
+                )
+            )
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let what is in flight end, and after `drain_s` answer it with what there is."""
@@ -119,9 +124,13 @@ def listen(settings: Settings) -> list[socket.socket]:
 def _bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family)
+        bound = socket.create_server((host, port), family=family)
+        # Head and body are two writes: the second would wait for a client's delayed acknowledgement of the first. Not
+        # every event loop asks for that, and what is accepted inherits it.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise CannotListen(f"cannot listen on {host}, port {port}: {error.strerror or error}.") from error
+    return bound
 
 
 def _address(bound: socket.socket) -> str:

@@ -8,7 +8,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from service.connection import CONNECTION, Connection
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, *, send_s: float, **uvicorn: Any) -> None:  # noqa: ANN401
         super().__init__(**uvicorn)
+        self._connection: Connection = uvicorn["app_state"][CONNECTION]
         self.close_timeout = CLOSE_S
         self._send_s = send_s
         self._send_timer: asyncio.TimerHandle | None = None
@@ -48,18 +52,33 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
     def pause_writing(self) -> None:
         """The client does not read: give it a while."""
         super().pause_writing()
+        self._connection.pause()
         if self._send_timer is None:
             self._send_timer = self.loop.call_later(self._send_s, self._cut_off)
 
     def resume_writing(self) -> None:
         """It reads again."""
         super().resume_writing()
+        self._connection.resume()
         self._stop_timing()
 
     def keepalive_timeout(self) -> None:
-        """Who does not answer a ping does not read what waits for it either: it is not waited for."""
+        """Who does not answer a ping does not read what waits for it either: it is not waited for.
+
+        Unless this side does not read: the answer may lie behind messages whose turn has not come.
+        """
+        if self.read_paused:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+            return
         super().keepalive_timeout()
         self.transport.abort()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """Send; an answer in place of the upgrade ends the connection in good order."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body"):
+            self.handshake_complete = True
 
     def shutdown(self) -> None:
         """The server stops. An open stream ends by itself, with its last answer: `Streams.drain` has told it."""

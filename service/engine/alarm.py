@@ -1,9 +1,9 @@
 """Timers that know how late timers come here.
 
 An event loop rounds its timers to milliseconds, and on a busy machine its thread is not woken at once: a timer that is
-set to the instant an answer is due makes the answer late. How late timers come is measured with every one, and the
-next are set that much earlier, for requests that have something to answer with. The engine must know: it plans for the
-instant that timers are set to. Used on the event loop's thread only.
+set to the instant an answer is due makes the answer late. How late timers come is measured with every one, and belongs
+into what requests keep back of their deadlines: those that have something to answer with are ended that much earlier.
+Used on the event loop's thread only.
 """
 
 from __future__ import annotations
@@ -22,36 +22,42 @@ MEMORY_S = 300.0
 
 
 class Alarms:
-    """Sets timers, and learns from them."""
+    """Sets timers, and learns from them how much earlier than due they must be aimed."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._late = RecentQuantile(SHARE, WINDOW_TIMERS, MEMORY_S)
 
-    def early_s(self) -> float:
-        """How much earlier than due a timer is set now."""
+    def late_s(self) -> float:
+        """How late timers come now."""
         return max(0.0, self._late.get(self._clock.now()) or 0.0)
 
     def rang(self, late_s: float) -> None:
         """A timer came so many seconds after the instant it was set to."""
         self._late.add(late_s, self._clock.now())
 
-    def set(self, due: float, may_be_early: Callable[[], bool], ring: Callable[[], None]) -> Alarm:
-        """Call `ring` at `due` on the running loop; somewhat before, if `may_be_early` says so then."""
-        return Alarm(self, self._clock, due, may_be_early, ring)
+    def set(self, aim: float, due: float, may_be_early: Callable[[], bool], ring: Callable[[], None]) -> Alarm:
+        """Call `ring` at `due` on the running loop; already at `aim`, if `may_be_early` says so then."""
+        return Alarm(self, self._clock, aim, due, may_be_early, ring)
 
 
 class Alarm:
     """One timer; never rings for a time that is infinite."""
 
     def __init__(
-        self, alarms: Alarms, clock: Clock, due: float, may_be_early: Callable[[], bool], ring: Callable[[], None]
+        self,
+        alarms: Alarms,
+        clock: Clock,
+        aim: float,
+        due: float,
+        may_be_early: Callable[[], bool],
+        ring: Callable[[], None],
     ) -> None:
         self._alarms, self._clock, self._due = alarms, clock, due
         self._may_be_early, self._ring = may_be_early, ring
         self._handle: asyncio.TimerHandle | None = None
         if math.isfinite(due):
-            self._set(due - alarms.early_s())
+            self._set(min(aim, due))
 
     def cancel(self) -> None:
         """Do not ring any more."""

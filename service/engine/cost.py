@@ -100,7 +100,8 @@ class MemberCost:
         ratio = self._ratios.get(now)
         if ratio is None:
             ratio = self._rehearsed_ratio
-        self.usual = self._ratios.median() or 1.0
+        # Not above the quantile, which may doubt the few steps that there are.
+        self.usual = min(self._ratios.median() or 1.0, ratio)
         if ratio == self.ratio:
             return False
         self.ratio = ratio

@@ -87,7 +87,7 @@ class Gate:
 
     def late_s(self) -> float:
         """How late timers come: to be kept back of a deadline beside the time for encoding."""
-        return self._alarms.early_s()
+        return self._alarms.late_s()
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Bind to the loop on which requests will wait."""
@@ -130,8 +130,9 @@ class Gate:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[StoppedBy] = loop.create_future()
         watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
-        # Aimed at `answer_by`; whoever has nothing to say by then may have it by the time a late timer would come.
+        # Whoever has nothing to say by `answer_by` may have it by the time a late timer would come.
         alarm = self._alarms.set(
+            ticket.deadline.answer_by,
             min(ticket.deadline.answer_by + self.late_s(), ticket.deadline.at),
             lambda: _answerable(ticket),
             lambda: self._end(ticket, future, StoppedBy.DEADLINE),

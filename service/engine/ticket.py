@@ -95,6 +95,8 @@ class Ticket:
     limited_by: StoppedBy = StoppedBy.COMPLETE
     """What the request has reached at `member_limit`."""
     exit: Exit | None = None
+    comparable: int | None = None
+    """The first so many prefixes are reached by all rows, hard or easy; None: all are."""
     priority: int = 0
     """Higher comes first while parts are mandatory, and counts twice as much with each level when they are not."""
     task: Task = "classification"
@@ -133,6 +135,9 @@ class Ticket:
 
     def __post_init__(self) -> None:
         self.expected = self.profile.at_start(self.rows)
+        if self.exit is not None and self.comparable is None:
+            depths = range(self.member_minimum, self.members_total)
+            self.comparable = next((depth for depth in depths if self.exit.thresholds[depth - 1] is not None), None)
 
     @property
     def rows(self) -> int:
@@ -167,6 +172,7 @@ class Ticket:
             members_total=self.members_total,
             member_limit=member_limit,
             limited_by=StoppedBy.COMPLETE if member_limit == self.members_total else StoppedBy.MAX_MEMBERS,
+            comparable=self.comparable,
             priority=self.priority,
             published=published,
             task=self.task,

@@ -154,7 +154,7 @@ def close(
     used = published.members
     classes, values = tuple(ticket.classes_by_prefix[:used]), tuple(ticket.values_by_prefix[:used])
     context.metrics.predicted(ticket, outcome.stopped_by, used, classes)
-    answered = Answered(deployment, classes, published.members_by_row, values)
+    answered = Answered(deployment, classes, published.members_by_row, values, ticket.comparable)
     context.ledger.remember(visit.request_id, answered, goes_on=goes_on)
     return {
         "model": deployment.manifest.name,

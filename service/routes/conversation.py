@@ -21,6 +21,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from bundle.exits import confidence
 from service import chunk_message
 from service.chunk_message import Said
+from service.connection import CONNECTION, Connection
 from service.context import Context
 from service.deployments import Deployment
 from service.engine.gate import QueueFull
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 NORMAL, GOING_AWAY, BAD_MESSAGE, POLICY, FAILED = 1000, 1001, 1007, 1008, 1011
 """Codes of RFC 6455 with which a stream is closed."""
+ANSWERED = 200
+"""Status of a chunk that has an answer, as of a request."""
 
 
 class _End(NamedTuple):
@@ -89,6 +92,7 @@ class Conversation:
     ) -> None:
         self._socket = socket
         self._mailbox = mailbox
+        self._connection: Connection | None = socket.scope["state"].get(CONNECTION)
         self._deadline_ms = wanted.deadline_ms
         self._exit_confidence = wanted.exit_confidence
         self._deployment = deployment
@@ -184,6 +188,7 @@ class Conversation:
         visit = Visit(f"{self._visit.request_id}-{part.chunks}", arrived, {})
         try:
             self._answer = await self._run(part, said, visit)
+            visit.status = ANSWERED
         except (NoPrefixInTime, Unavailable) as problem:
             if isinstance(problem, ShuttingDown):
                 raise
@@ -291,6 +296,7 @@ class Conversation:
 
     async def _send(self, event: dict[str, Any]) -> None:
         text = orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        held_up = self._connection is not None and self._connection.clogged
         try:
             await self._socket.send({"type": "websocket.send", "text": text})
         except RuntimeError as error:
@@ -298,15 +304,21 @@ class Conversation:
             raise Gone from error
         chunk, self._chunk = self._chunk, None
         if chunk is not None:
-            self._count(chunk, answered=not event.get("problem"))
+            chunk.held_up = held_up
+            self._count(chunk)
 
-    def _count(self, chunk: Visit, *, answered: bool) -> None:
+    def _count(self, chunk: Visit) -> None:
         """The event of a chunk has been handed to the socket: learn from it, count it."""
         now = self._context.clock.now()
-        if chunk.decided is not None:
+        if chunk.decided is not None and chunk.held_up:
+            now = chunk.decided
+        elif chunk.decided is not None:
             self._context.reserve.observe(now - chunk.decided, now)
         late = chunk.deadline is not None and now > chunk.deadline.at
-        outcome: ChunkOutcome = "unanswered" if not answered else "late" if late else "answered"
+        outcome: ChunkOutcome = "late" if late else "answered"
+        if chunk.status != ANSWERED:
+            # The event may be the last one of the stream, and repeat the answer to an earlier chunk.
+            outcome = "unanswered"
         self._context.metrics.streams.chunk(self._deployment.key, outcome)
 
     async def _close(self, code: int) -> None:

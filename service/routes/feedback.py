@@ -51,15 +51,10 @@ def _count_classes(given: FeedbackRequest, answered: Answered, context: Context)
     for members, classes in enumerate(answered.classes_by_prefix, start=1):
         if classes is None:
             continue
-        # Rows that had left by then say nothing about this prefix.
-        reached = answered.members_by_row >= members
-        right = classes == labels
-        correct = int(np.count_nonzero(right))
-        if members <= answered.labelled:
-            continue
-        context.metrics.quality.labelled(
-            answered.deployment.key, members, int(np.count_nonzero(right & reached)), int(np.count_nonzero(reached))
-        )
+        correct = int(np.count_nonzero(classes == labels))
+        # Behind the first early exit only hard rows are left, which say nothing of how good a prefix is in general.
+        if answered.labelled < members <= (answered.comparable or members):
+            context.metrics.quality.labelled(answered.deployment.key, members, correct, samples)
     return FeedbackResponse(
         request_id=given.request_id, members_used=len(answered.classes_by_prefix), correct=correct, samples=samples
     )

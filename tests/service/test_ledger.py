@@ -39,6 +39,8 @@ def test_an_answer_that_goes_on_remembers_what_was_labelled(tiny: Bundle):
     ledger.forget("a")
     ledger.remember("a", answered(tiny), goes_on=True)
     assert ledger.find("a").labelled == 1
+    ledger.remember("a", answered(tiny), goes_on=True)
+    assert ledger.find("a").labelled == 1, "however often it goes on"
     ledger.remember("a", answered(tiny))
     assert ledger.find("a").labelled == 0, "another request of the same name"
 

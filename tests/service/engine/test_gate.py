@@ -210,11 +210,19 @@ async def test_no_wait_is_longer_than_the_deadline_however_late_timers_come(
 ):
     aimed = []
     monkeypatch.setattr(gate, "late_s", lambda: late_s)
-    monkeypatch.setattr(gate._alarms, "set", lambda at, *_: aimed.append(at) or Mock())
+    monkeypatch.setattr(gate._alarms, "set", lambda aim, due, *_: aimed.append((aim, due)) or Mock())
     one = now()
     one.deadline = Deadline.after(one.deadline.arrived, 60.0, 0.002)
     task = asyncio.create_task(gate.answer(one, worker := RecordingWorker(), never()))
     await until_submitted(worker)
-    assert aimed == [min(one.deadline.answer_by + late_s, one.deadline.at)]
+    assert aimed == [(one.deadline.answer_by, min(one.deadline.answer_by + late_s, one.deadline.at))]
     gate.post([Settled(one, StoppedBy.SHUTDOWN)])
     await task
+
+
+async def test_one_slow_step_in_a_quiet_hour_turns_nobody_away():
+    model_costs, idle = costs(0.001), RecordingWorker()
+    model_costs.observe("tiny/1", 0, 1, 0.060, MonotonicClock().now())
+    subject = Gate(model_costs, MonotonicClock(), max_queue_rows=4, max_queue_s=100.0, max_batch_rows=2)
+    subject.open(asyncio.get_running_loop())
+    assert await refuse(subject, idle, now(budget_s=0.05, members=1)) is False
