@@ -126,6 +126,19 @@ def test_no_prefix_is_labelled_twice_for_one_sample(server: Server, client: Anyt
     assert [labelled(members) for members in (1, 2, 3)] == [2, 2, 2]
 
 
+@pytest.mark.parametrize(("minimum", "counted"), [(1, [8, 0, 0]), (2, [8, 8, 0])])
+def test_behind_an_early_exit_nothing_is_counted_of_the_hard_rows_that_stay(
+    server: Server, client: AnytimeClient, minimum: int, counted: list[int]
+):
+    answer = client.predict(samples(8), exit_confidence=0.99, min_members=minimum, keep_ms=LONG_MS)
+    assert answer.members_used == 3
+    client.feedback(answer.request_id, [0] * 8)
+    value = server.context.metrics.registry.get_sample_value
+    labels = [{"model": "tiny/1", "members": str(members)} for members in (1, 2, 3)]
+    assert [value("anytime_feedback_rows_total", one) for one in labels] == counted
+    assert [value("anytime_prefix_rows_total", one) for one in labels] == [0, 0, 0]
+
+
 def test_a_state_comes_out_of_a_batch_by_itself(tiny: Bundle, models: Path):
     executor = HeldExecutor(0)
     with serving(create_app(settings(models), executor=executor)) as server, AnytimeClient(server.url) as client:

@@ -233,6 +233,18 @@ def test_a_head_that_goes_on_and_on_is_answered_431(process: Process, answering:
         assert (line, document["code"]) == (b"HTTP/1.1 431 Request Header Fields Too Large", "head_too_large")
 
 
+def test_an_upgrade_waits_for_what_is_still_being_answered(process: Process):
+    one, transport, _ = connected(process, LIMITS)
+    one._start_asgi_task = Mock()
+    one.data_received(b"GET /models HTTP/1.1\r\nhost: x\r\n\r\n")
+    one.data_received(
+        b"GET /stream HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+        b"sec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\nsec-websocket-version: 13\r\n\r\n"
+    )
+    assert not transport.set_protocol.called
+    assert len(one.pipeline) == 1, "it is answered without, after the other"
+
+
 def test_each_head_of_a_connection_may_be_as_long(process: Process):
     one, transport, _ = connected(process, LIMITS)
     one._start_asgi_task = Mock()

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import httpx
 import numpy as np
 import pytest
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from bundle import Bundle
 from service.app import create_app
+from service.websocket import BoundedWebSocket
 from tests.fakes import FailingExecutor, HeldExecutor
 from tests.service.server import Server, serving
 from tests.service.streams.sockets import (
@@ -57,6 +61,23 @@ def test_what_cannot_be_streamed_is_refused_before_the_upgrade(
     found, document = refusal(shared, **query)
     assert (found, document["code"]) == (status, code)
     assert metric(shared, "rejected_total", reason=code) == before + 1
+
+
+def test_a_refused_upgrade_is_no_error_of_the_service(shared: Server, caplog: pytest.LogCaptureFixture):
+    refusal(shared, model="absent")
+    # By the time of another answer the upgrade's task has ended.
+    httpx.get(f"{shared.url}/healthz")
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_pong_may_lie_behind_messages_whose_turn_has_not_come(monkeypatch: pytest.MonkeyPatch, paused: bool):
+    one = BoundedWebSocket.__new__(BoundedWebSocket)
+    one.read_paused, one.transport, one.schedule_ping = paused, Mock(), Mock()
+    monkeypatch.setattr(WebSocketsSansIOProtocol, "keepalive_timeout", lambda _: None)
+    one.keepalive_timeout()
+    assert one.schedule_ping.called == paused
+    assert one.transport.abort.called != paused
 
 
 def test_without_an_upgrade_it_is_426(shared: Server):
@@ -202,6 +223,8 @@ def test_a_first_member_that_fails_ends_the_stream(bundle: Bundle, models: Path,
             assert "secret" not in json.dumps(event)
             assert stream.closed() == 1011
         nothing_left(server)
+        assert metric(server, "stream_chunks_total", model="stream/1", outcome="unanswered") == 1
+        assert metric(server, "stream_chunks_total", model="stream/1", outcome="answered") == 0
 
 
 @pytest.mark.parametrize("nan", [False, True])
