@@ -154,13 +154,18 @@ def run_of(checkpoint: Checkpoint, config: Config, *, resume: bool) -> Iterator[
     """A repeatable run around the block.
 
     Its checkpoint is there from the start; it goes when the block succeeds, or ends in a way that resuming could
-    not change.
+    not change. What refuses a resumed run is the machine it was resumed on, such as one without the CUDA device: the
+    epochs behind it stay.
     """
     checkpoint.start(resume=resume)
     with repeatable(config.threads):
         try:
             yield
-        except (BadConfig, BadTeacher, NoWeakLearner):
+        except NoWeakLearner:
             checkpoint.remove()
+            raise
+        except (BadConfig, BadTeacher):
+            if not resume:
+                checkpoint.remove()
             raise
     checkpoint.remove()
