@@ -147,6 +147,8 @@ class Training(Record):
     """Bound of Eq. 6 on the centred logits."""
     temperature: NonNegative
     data_sha256: Sha256
+    teacher_sha256: Sha256 | None = None
+    """Of its logits, or of every tensor of its state; None in bundles that are older than this field."""
     packages: dict[str, str]
     commit: str | None = None
     """git commit of the trainer, `-dirty` appended when the tree had changes; None outside a checkout."""

@@ -29,7 +29,7 @@ class Checkpoint:
         """Begin afresh, or make sure that there is something of this very run to go on from.
 
         Raises:
-            BadCheckpoint: `resume`, but nothing was interrupted, or the settings or the data differ.
+            BadCheckpoint: `resume`, but nothing was interrupted, or anything that it follows from differs.
         """
         if not resume:
             self.remove()
@@ -69,8 +69,8 @@ class Checkpoint:
             raise BadCheckpoint(f"{path} cannot be read ({type(error).__name__}): start without --resume.") from error
         if content["fingerprint"] != self._fingerprint:
             raise BadCheckpoint(
-                f"{self.folder} is of a run with other settings, seed or data: repeat its command line, "
-                "or start without --resume."
+                f"{self.folder} is of a run with other settings, seed, data, model classes or teacher: "
+                "repeat its command line, or start without --resume."
             )
         state: dict[str, Any] = content["state"]
         return state

@@ -99,7 +99,7 @@ def train(
 ) -> Bundle:
     """Everything that the command does: teacher, rounds, bundle; with `picture` also baselines and picture."""
     prepared = recipe.prepare(config)
-    checkpoint = checkpoint_of(models, config, prepared.data, recipe.name)
+    checkpoint = checkpoint_of(models, recipe.name, config, prepared.data, prepared.classes, prepared.teacher)
     with run_of(checkpoint, config, resume=resume):
         game = _prepare_game(prepared, config, checkpoint, reporter)
         bundle = play(game, models, recipe.name)

@@ -41,6 +41,8 @@ class Game:
     data: Data
     classes: tuple[ModelClass, ...]
     target: Target
+    teacher_sha256: str
+    """See :func:`training.fingerprint.teacher_sha256`."""
     normalise: Normalise
     device: torch.device
     eta: float

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,6 +20,7 @@ from training.determinism import repeatable
 from training.early import check_judged_steps
 from training.errors import BadConfig, BadTeacher, NoWeakLearner
 from training.export import Graph, export_teacher
+from training.fingerprint import fingerprint, teacher_sha256
 from training.game import Game, bound_of, eta_of
 from training.networks import ModelClass, Normalise
 from training.progress import Quiet, Reporter
@@ -65,7 +64,7 @@ def distil(
         BadConfig, BadTeacher, BadCheckpoint: an argument cannot be used (BadData: when `data` was made).
         NoWeakLearner: no first member was found.
     """
-    checkpoint = checkpoint_of(models, config, data, RECIPE)
+    checkpoint = checkpoint_of(models, RECIPE, config, data, classes, teacher)
     with run_of(checkpoint, config, resume=resume):
         game = game_of(teacher, data, classes, config, checkpoint, Quiet())
         return play(game, models, RECIPE).path
@@ -115,6 +114,7 @@ def game_of(
     if config.with_teacher and isinstance(teacher, Logits):
         raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
     device = device_of(config)
+    known = teacher_sha256(teacher)  # before it runs, because a buffer of it may count that
     target = target_of(teacher, data, device, config.temperature, config.label_weight)
     B = bound_of(config, target)
     return Game(
@@ -122,6 +122,7 @@ def game_of(
         data=data,
         classes=tuple(classes),
         target=target,
+        teacher_sha256=known,
         normalise=Normalise.of(data.train.x, sequences=data.sequences),
         device=device,
         eta=eta_of(config, B, len(data.train)),
@@ -143,10 +144,17 @@ def device_of(config: Config) -> torch.device:
     return torch.device("cuda", ranks.local()) if config.device != "cpu" and available else torch.device("cpu")
 
 
-def checkpoint_of(models: Path, config: Config, data: Data, recipe: str) -> Checkpoint:
+def checkpoint_of(
+    models: Path,
+    recipe: str,
+    config: Config,
+    data: Data,
+    classes: Sequence[ModelClass],
+    teacher: ModelClass | nn.Module | Logits,
+) -> Checkpoint:
     """The checkpoint folder of a run: hidden, beside the bundle's versions."""
-    identity = json.dumps([recipe, config.record(), data.sha256()], sort_keys=True)
-    return Checkpoint(models / config.name / ".checkpoint", hashlib.sha256(identity.encode()).hexdigest())
+    known = fingerprint(recipe, config.record(), data, classes, teacher)
+    return Checkpoint(models / config.name / ".checkpoint", known)
 
 
 @contextlib.contextmanager

@@ -143,6 +143,7 @@ def _manifest(
             B=game.B,
             temperature=config.temperature,
             data_sha256=data.sha256(),
+            teacher_sha256=game.teacher_sha256,
             packages=packages(),
             commit=commit(),
             stopped=outcome.stopped,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bundle.reference import running_average
 from tests.training.toy import CONFIG, toy_data
 from training import Config, FullyConnected, Logits, distil
 from training.errors import BadCheckpoint, BadConfig, BadTeacher
+from training.fingerprint import teacher_sha256
 
 CLASSES = [FullyConnected(widths=(5, 4))]
 SMALL = dataclasses.replace(CONFIG, rounds=2, connection="dense")
@@ -174,19 +176,55 @@ def test_resuming_nothing_or_another_run_is_refused(tmp_path: Path):
     with pytest.raises(BadCheckpoint, match="There is nothing to resume"):
         distil(logits, data, CLASSES, SMALL, models=tmp_path, resume=True)
     settings = dataclasses.replace(SMALL, epochs=1)
-    with pytest.raises(KeyboardInterrupt):
-        distil(logits, data, [Interrupting(widths=(5, 4))], settings, models=tmp_path)
+    interrupt(logits, settings, tmp_path)
     assert (tmp_path / "toy" / ".checkpoint").is_dir()
     with pytest.raises(BadCheckpoint, match="of a run with other settings"):
         distil(logits, data, CLASSES, dataclasses.replace(settings, gamma=3.0), models=tmp_path, resume=True)
-    assert distil(logits, data, CLASSES, settings, models=tmp_path, resume=True).name == "1"
+    classes = [Interrupting(widths=(5, 4), armed=False)]
+    assert distil(logits, data, classes, settings, models=tmp_path, resume=True).name == "1"
 
 
+def seeded_teacher(seed: int) -> Teacher:
+    torch.manual_seed(seed)
+    return Teacher()
+
+
+OTHER_TEACHERS = [
+    (toy_data()[1], dataclasses.replace(toy_data()[1], test=toy_data()[1].test * 2)),
+    (seeded_teacher(0), seeded_teacher(1)),
+    (seeded_teacher(0), nn.Sequential(seeded_teacher(0))),
+]
+
+
+@pytest.mark.parametrize(("teacher", "other"), OTHER_TEACHERS, ids=["logits", "weights", "type"])
+def test_another_teacher_or_other_classes_do_not_go_on_with_a_run(tmp_path: Path, teacher, other):
+    data, settings = toy_data()[0], dataclasses.replace(SMALL, epochs=1)
+    classes = [Interrupting(widths=(5, 4), armed=False)]
+    interrupt(teacher, settings, tmp_path)
+    with pytest.raises(BadCheckpoint, match="other settings, seed, data, model classes or teacher"):
+        distil(other, data, classes, settings, models=tmp_path, resume=True)
+    with pytest.raises(BadCheckpoint, match="other settings, seed, data, model classes or teacher"):
+        distil(teacher, data, CLASSES, settings, models=tmp_path, resume=True)
+    distil(copy.deepcopy(teacher), data, classes, settings, models=tmp_path, resume=True)
+    training = open_bundle(tmp_path, "toy").manifest.training
+    assert training is not None
+    assert training.teacher_sha256 == teacher_sha256(teacher) != teacher_sha256(other)
+
+
+def interrupt(teacher: nn.Module | Logits, settings: Config, models: Path) -> None:
+    """Leave the checkpoint of a run that found its first member."""
+    with pytest.raises(KeyboardInterrupt):
+        distil(teacher, toy_data()[0], [Interrupting(widths=(5, 4))], settings, models=models)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Interrupting(FullyConnected):
     """Ctrl-C when the second member is built."""
 
+    armed: bool = dataclasses.field(default=True, repr=False)  # so that a run is known by the same words either way
+
     def build(self, *arguments):
-        if arguments[-1]:
+        if self.armed and arguments[-1]:
             raise KeyboardInterrupt
         return super().build(*arguments)
 

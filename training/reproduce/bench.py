@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
@@ -14,7 +12,9 @@ from torch import nn
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.determinism import repeatable
+from training.fingerprint import fingerprint
 from training.game import Game
+from training.networks import ModelClass
 from training.pipeline import game_of, run_of
 from training.progress import Reporter
 from training.recipes import Prepared, Recipe
@@ -45,7 +45,7 @@ class Bench:
     @cached_property
     def teacher(self) -> nn.Module | Logits:
         """Trained here if the recipe brings none; kept in the work folder, because several experiments want it."""
-        checkpoint = self._checkpoint("teacher", self.config)
+        checkpoint = self._checkpoint("teacher", self.config, self.prepared.teacher)
         with repeatable(self.config.threads):
             return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
 
@@ -58,11 +58,11 @@ class Bench:
     def game(self, config: RecipeConfig) -> Iterator[Game]:
         """A game under an arm's settings, which an interrupted run of the very same goes on with."""
         prepared, teacher = self.prepared, self.teacher
-        checkpoint = self._checkpoint("arm", config)
+        checkpoint = self._checkpoint("arm", config, teacher)
         with run_of(checkpoint, config, resume=checkpoint.folder.is_dir()):
             yield game_of(teacher, prepared.data, prepared.classes, config, checkpoint, self.reporter)
 
-    def _checkpoint(self, purpose: str, config: RecipeConfig) -> Checkpoint:
-        identity = json.dumps([purpose, self.recipe.name, config.record(), self.prepared.data.sha256()], sort_keys=True)
-        fingerprint = hashlib.sha256(identity.encode()).hexdigest()
-        return Checkpoint(self._work / f"{purpose}-{fingerprint[:16]}", fingerprint)
+    def _checkpoint(self, purpose: str, config: RecipeConfig, teacher: ModelClass | nn.Module | Logits) -> Checkpoint:
+        prepared = self.prepared
+        known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), prepared.data, prepared.classes, teacher)
+        return Checkpoint(self._work / f"{purpose}-{known[:16]}", known)
