@@ -165,6 +165,11 @@ class RecipeConfig(Config):
     member_blocks: int = 1
     """Blocks in each stage of a member."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Whether data or teacher come from files whose content the settings do not fix."""
+        return False
+
 
 def _check_range(key: str, value: object) -> None:
     if isinstance(value, int | float) and key in MINIMUM and not value >= MINIMUM[key]:

@@ -7,6 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.training import publisher
@@ -122,6 +123,28 @@ def test_another_setting_makes_a_result_stale_and_replaces_it(tmp_path: Path):
     assert recorder.run(tmp_path, 1) == [("short", 0)]
     cells = Store(result_path(tmp_path, recorder.experiment)).cells
     assert [(cell.arm, cell.values["epochs"]) for cell in cells] == [("plain", DIGITS.epochs), ("short", 5)]
+
+
+def test_another_file_of_the_same_name_makes_a_result_stale_and_replaces_it(tmp_path: Path):
+    recorder, archive = Recorder(), tmp_path / "mine.npz"
+    arm = Arm(name="plain", recipe="npz", run=recorder.arm("plain"))
+    recorder.experiment = dataclasses.replace(recorder.experiment, arms=(arm,))
+
+    def rerun(samples: float, logits: float) -> bool:
+        x, y = np.full((20, 3), samples, np.float32), np.arange(20) % 2
+        parts = {"x": x, "y": y, "logits": np.full((20, 2), logits)}
+        np.savez(archive, **{f"{part}_{name}": value for part in ("train", "test") for name, value in parts.items()})
+        return bool(recorder.run(tmp_path, 1, f"data={archive}"))
+
+    assert rerun(1.0, 0.0)
+    assert not rerun(1.0, 0.0), "the same content"
+    assert rerun(2.0, 0.0)
+    assert rerun(2.0, 0.5), "another teacher"
+    path = result_path(tmp_path, recorder.experiment)
+    (kept,) = json.loads(path.read_text())["cells"]
+    assert None not in {kept["data_sha256"], kept["teacher_sha256"]}
+    path.write_text(json.dumps({"cells": [{**kept, "data_sha256": None, "teacher_sha256": None}]}))
+    assert not rerun(3.0, 0.0), "of an older result nobody knows what it was measured on"
 
 
 def test_a_result_says_how_it_was_made_but_not_where(tmp_path: Path):

@@ -21,6 +21,11 @@ class ArchivedConfig(RecipeConfig):
     checksum: str
     """md5:<hex> or sha256:<hex> of the archive; empty to take it as it is."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Where no checksum fixes the archive."""
+        return not self.checksum or super().reads_files
+
     def fetch(self, archive: Archive) -> Path:
         """The verified archive of the recipe, or :class:`training.errors.BadData` in one sentence."""
         return dataclasses.replace(archive, url=self.url, checksum=self.checksum).fetch(self.archives)

@@ -27,6 +27,11 @@ class NpzConfig(PublishedConfig):
     task: Literal["auto", "classification", "regression"] = "auto"
     """`auto`: float labels are values of a regression, integers are classes."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Always."""
+        return True
+
 
 # As for the digits: the paper's own settings seldom find a second weak learner, and then stop.
 CONFIG = NpzConfig(

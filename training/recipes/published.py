@@ -25,6 +25,11 @@ class PublishedConfig(RecipeConfig):
     teacher_depth: int = 56
     """Depth 6n + 2 of the published one; that of the one trained here follows from `teacher_blocks`, its n."""
 
+    @property
+    def reads_files(self) -> bool:
+        """Where a published teacher is named."""
+        return self.teacher_checkpoint != NO_FILE or super().reads_files
+
     def published(self, data: Data) -> nn.Module | None:
         """The published teacher for `data`; None when no checkpoint is named.
 

@@ -12,7 +12,7 @@ from torch import nn
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.determinism import repeatable
-from training.fingerprint import fingerprint
+from training.fingerprint import fingerprint, teacher_sha256
 from training.game import Game
 from training.networks import ModelClass
 from training.pipeline import game_of, run_of
@@ -42,6 +42,17 @@ class Bench:
         """Hash of the data; None when no arm has asked for it."""
         return self.prepared.data.sha256() if "prepared" in self.__dict__ else None
 
+    @property
+    def teacher_sha256(self) -> str | None:
+        """Hash of the teacher that the recipe brings; None when it brings none, or no arm has asked for it."""
+        return _brought_sha256(self.prepared) if "prepared" in self.__dict__ else None
+
+    def files_sha256(self) -> tuple[str | None, str | None]:
+        """Hashes of the data and of a teacher that is brought, where files decide; None of what the settings fix."""
+        if not self.config.reads_files:
+            return None, None
+        return self.prepared.data.sha256(), _brought_sha256(self.prepared)
+
     @cached_property
     def teacher(self) -> nn.Module | Logits:
         """Trained here if the recipe brings none; kept in the work folder, because several experiments want it."""
@@ -66,3 +77,8 @@ class Bench:
         prepared = self.prepared
         known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), prepared.data, prepared.classes, teacher)
         return Checkpoint(self._work / f"{purpose}-{known[:16]}", known)
+
+
+def _brought_sha256(prepared: Prepared) -> str | None:
+    teacher = prepared.teacher
+    return teacher_sha256(teacher) if isinstance(teacher, nn.Module | Logits) else None

@@ -96,19 +96,19 @@ class Plan:
 
 
 def run(experiment: Experiment, plan: Plan, docs: Path, reporter: Reporter) -> None:
-    """Every arm on every seed, seed by seed, except those that are finished under the same settings."""
+    """Every arm on every seed, seed by seed, except what is finished: under the same settings, on the same files."""
     arms = plan.arms(experiment)
     cells = [(plan.base(arm, seed), arm) for seed in range(plan.seeds) for arm in arms]
     store, benches = Store(result_path(docs, experiment)), dict[tuple[str, int], Bench]()
     for base, arm in cells:  # by now every setting is found right
         config = arm.settings(base)
-        if store.has(arm.recipe, arm.name, config.record()):
-            continue
         if (arm.recipe, config.seed) not in benches:
             work = docs / RESULTS / WORK
             benches = {key: bench for key, bench in benches.items() if key[1] == config.seed}  # data of other seeds
             benches[arm.recipe, config.seed] = Bench(RECIPES[arm.recipe], base, work, reporter)
         bench = benches[arm.recipe, config.seed]
+        if store.has(arm.recipe, arm.name, config.record(), *bench.files_sha256()):
+            continue
         store.add(_cell(arm, bench, config, plan.command(experiment, base)))
     store.keep([(arm.recipe, arm.name) for arm in experiment.arms])
 
@@ -124,6 +124,7 @@ def _cell(arm: Arm, bench: Bench, config: RecipeConfig, command: str) -> Cell:
         values=values,
         config=config.record(),
         data_sha256=bench.data_sha256,
+        teacher_sha256=bench.teacher_sha256,
         commit=commit(),
         hardware=hardware.describe(),
         packages=packages(),

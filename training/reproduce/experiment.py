@@ -26,6 +26,8 @@ class Cell:
     """The settings, as JSON; another value of any of them makes the cell stale."""
     data_sha256: str | None
     """None when no data was read."""
+    teacher_sha256: str | None = None
+    """Of a teacher that the recipe brought."""
     commit: str | None
     hardware: str
     packages: dict[str, str]

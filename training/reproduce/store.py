@@ -19,9 +19,25 @@ class Store:
         self.path = path
         self.cells: list[Cell] = _read(path) if path.is_file() else []
 
-    def has(self, recipe: str, arm: str, config: Mapping[str, Any]) -> bool:
-        """Whether the arm was finished under these very settings, of which the seed is one."""
-        return any((cell.recipe, cell.arm) == (recipe, arm) and cell.config == config for cell in self.cells)
+    def has(
+        self,
+        recipe: str,
+        arm: str,
+        config: Mapping[str, Any],
+        data_sha256: str | None = None,
+        teacher_sha256: str | None = None,
+    ) -> bool:
+        """Whether the arm was finished under these very settings, of which the seed is one, on the same files.
+
+        A hash that is not known, now or then, counts as the same.
+        """
+        return any(
+            (cell.recipe, cell.arm) == (recipe, arm)
+            and cell.config == config
+            and data_sha256 in {None, cell.data_sha256 or data_sha256}
+            and teacher_sha256 in {None, cell.teacher_sha256 or teacher_sha256}
+            for cell in self.cells
+        )
 
     def add(self, cell: Cell) -> None:
         """Keep a cell, in place of an older one of the same arm, seed and name."""
