@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -116,12 +117,15 @@ class Config:
     """1 - delta: the probability with which each of these bounds holds."""
 
     def __post_init__(self) -> None:
-        if not valid_name(self.name):
+        if not isinstance(self.name, str) or not valid_name(self.name):
             raise BadConfig(
                 f"name={self.name!r} cannot be a bundle's name: letters, digits, '.', '_', '-', at most 64."
             )
-        for field in dataclasses.fields(self):
-            _check_range(field.name, getattr(self, field.name))
+        for key, kind in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(kind) is tuple and isinstance(getattr(self, key), list):
+                object.__setattr__(self, key, tuple(getattr(self, key)))
+            _check_type(key, getattr(self, key), kind)
+            _check_range(key, getattr(self, key), kind)
         if self.first_expansion >= self.expansions:
             raise BadConfig(
                 f"first_expansion={self.first_expansion} must be below expansions={self.expansions}: "
@@ -171,11 +175,37 @@ class RecipeConfig(Config):
         return False
 
 
-def _check_range(key: str, value: object) -> None:
+def _check_type(key: str, value: object, kind: type) -> None:
+    """What a type checker would say, for those who have none: a word that is no choice would mean the default."""
+    if typing.get_origin(kind) is Literal:
+        if value not in typing.get_args(kind):
+            raise BadConfig(f"{key}={value!r} is none of: {', '.join(typing.get_args(kind))}.")
+    elif not _is_a(kind, value):
+        raise BadConfig(f"{key}={value!r} is not {_words(kind)}.")
+
+
+def _is_a(kind: type, value: object) -> bool:
+    if typing.get_origin(kind) is tuple:
+        return isinstance(value, tuple) and all(_is_a(typing.get_args(kind)[0], part) for part in value)
+    if kind in {int, float}:
+        return isinstance(value, int if kind is int else int | float) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _words(kind: type) -> str:
+    if typing.get_origin(kind) is tuple:
+        return f"{'integers' if typing.get_args(kind)[0] is int else 'numbers'} separated by commas"
+    return f"of type {kind.__name__}"
+
+
+def _check_range(key: str, value: object, kind: type) -> None:
     if isinstance(value, int | float) and key in MINIMUM and not value >= MINIMUM[key]:
         raise BadConfig(f"{key}={value} must be at least {MINIMUM[key]}.")
-    if isinstance(value, float) and key not in MINIMUM and not 0 < value < float("inf"):
-        raise BadConfig(f"{key}={value} must be positive and finite.")
+    if kind is float and isinstance(value, int | float):
+        if key not in MINIMUM and not 0 < value < math.inf:
+            raise BadConfig(f"{key}={value} must be positive and finite.")
+        if not math.isfinite(value):
+            raise BadConfig(f"{key}={value} must be finite.")
     if key == "exit_confidence" and isinstance(value, float) and not value < 1:
         raise BadConfig(f"{key}={value} must be below 1.")
     if key == "exit_risks" and isinstance(value, tuple):
@@ -186,10 +216,7 @@ def _check_range(key: str, value: object) -> None:
 
 
 def _parse(key: str, text: str, kind: type) -> object:
-    choices = typing.get_args(kind) if typing.get_origin(kind) is Literal else ()
-    if choices and text not in choices:
-        raise BadConfig(f"{key}={text!r} is none of: {', '.join(choices)}.")
-    if choices or kind is str:
+    if kind is str or typing.get_origin(kind) is Literal:
         return text
     if kind is bool:
         if text not in ("true", "false"):
@@ -201,10 +228,7 @@ def _parse(key: str, text: str, kind: type) -> object:
             return tuple(part_kind(part) for part in text.split(","))
         return kind(text)
     except ValueError:
-        wanted = f"of type {kind.__name__}"
-        if typing.get_origin(kind) is tuple:
-            wanted = f"{'integers' if typing.get_args(kind)[0] is int else 'numbers'} separated by commas"
-        raise BadConfig(f"{key}={text!r} is not {wanted}.") from None
+        raise BadConfig(f"{key}={text!r} is not {_words(kind)}.") from None
 
 
 def _plain(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -58,6 +59,36 @@ def test_a_mistake_is_one_sentence(assignment: str, sentence: str):
         DIGITS.override([assignment])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"connection": "Dense"}, "connection='Dense' is none of: none, residual, dense, lstm, gru."),
+        ({"on_failure": "Best"}, "on_failure='Best' is none of: stop, best."),
+        ({"task_loss": "running-average"}, "task_loss='running-average' is none of: member, running_average."),
+        ({"barrier": ["literal"]}, "barrier=['literal'] is none of: literal, weighted, saturating."),
+        ({"eta_rule": None}, "eta_rule=None is none of: literal, scaled, theorem."),
+        ({"augment": "flip"}, "augment='flip' is none of: none, "),
+        ({"bound_factor": math.inf}, "bound_factor=inf must be finite."),
+        ({"label_weight": math.inf}, "label_weight=inf must be finite."),
+        ({"gamma": 0}, "gamma=0 must be positive and finite."),
+        ({"epochs": 2.5}, "epochs=2.5 is not of type int."),
+        ({"rounds": True}, "rounds=True is not of type int."),
+        ({"with_teacher": "false"}, "with_teacher='false' is not of type bool."),
+        ({"exit_risks": 0.1}, "exit_risks=0.1 is not numbers separated by commas."),
+        ({"exit_risks": [0.3, 0.1]}, "exit_risks=(0.3, 0.1) must be one or more ascending numbers between 0 and 1."),
+        ({"name": 3}, "name=3 cannot be a bundle's name"),
+    ],
+)
+def test_settings_made_in_python_are_checked_as_those_of_a_command(changes: dict, sentence: str):
+    with pytest.raises(BadConfig) as caught:
+        Config(**{"name": "mine", **changes})
+    assert sentence in str(caught.value)
+
+
+def test_a_list_is_as_good_as_a_tuple():
+    assert Config(name="mine", exit_risks=[0.1, 0.3]) == Config(name="mine", exit_risks=(0.1, 0.3))
 
 
 @pytest.mark.parametrize("name", RECIPES)

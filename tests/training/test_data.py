@@ -97,6 +97,8 @@ X, Y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
     [
         ({"classes": ("a",)}, "classes must be two or more different names"),
         ({"classes": ("a", "a")}, "classes must be two or more different names"),
+        ({"classes": (0, 1)}, "classes must be names, in quotes, not [0, 1]."),
+        ({"task": "Classification"}, "task='Classification' is none of: classification, regression."),
         ({"train": Split(X.astype(np.float64), Y)}, "train x has dtype float64"),
         ({"test": Split(X[:0], Y[:0])}, "test x has shape (0, 3)"),
         ({"train": Split(X[:, 0], Y)}, "train x has shape (4,)"),
@@ -114,6 +116,13 @@ def test_bad_arrays_are_one_sentence(changes: dict, sentence: str):
     with pytest.raises(BadData) as caught:
         bad(**changes)
     assert sentence in str(caught.value)
+
+
+def test_class_names_are_the_same_from_a_tuple_a_list_or_an_array():
+    data = toy_data()[0]
+    for classes in (list(data.classes), np.array(data.classes)):
+        same = dataclasses.replace(data, classes=classes)
+        assert (same.classes, same.sha256()) == (data.classes, data.sha256())
 
 
 def archive(folder: Path, **changes) -> Path:

@@ -147,6 +147,8 @@ def test_wrong_shapes_and_stages_are_one_sentence():
         build(DenseNet(widths=(3,)), SEQUENCE)
     with pytest.raises(BadConfig, match=r"takes sequences \(steps, features\), not samples of \[3, 16, 16\]"):
         build(Recurrent(cell="gru", widths=(3,)), IMAGE)
+    with pytest.raises(BadConfig, match="cell='LSTM' is none of: lstm, gru"):
+        build(Recurrent(cell="LSTM", widths=(3,)), SEQUENCE)
     with pytest.raises(BadConfig, match="2 steps at once must divide the 9 steps of a sequence"):
         build(Recurrent(cell="gru", widths=(3,), frame=2), SEQUENCE)
     with pytest.raises(BadConfig, match=r"cannot become narrower: \[4, 3\]"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -50,6 +50,11 @@ class Data:
     """Whether samples (T, F) are T steps in time of F features, each with a scale of its own; otherwise an image."""
 
     def __post_init__(self) -> None:
+        if self.task not in get_args(Task):
+            raise BadData(f"task={self.task!r} is none of: {', '.join(get_args(Task))}.")
+        if not all(isinstance(name, str) for name in self.classes):
+            raise BadData(f"classes must be names, in quotes, not {list(self.classes)}.")
+        object.__setattr__(self, "classes", tuple(map(str, self.classes)))  # of a list, or of numpy's strings
         fewest, words = (2, "two") if self.task == "classification" else (1, "one")
         if len(self.classes) < fewest or len(set(self.classes)) != len(self.classes):
             raise BadData(f"classes must be {words} or more different names, not {list(self.classes)}.")

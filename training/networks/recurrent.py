@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 from torch import Tensor, nn
 
@@ -21,6 +21,7 @@ from training.connections import Kind, connect
 from training.errors import BadConfig
 from training.networks.staged import Normalise, Stage, StagedNetwork, scale_widths
 
+Cell = Literal["lstm", "gru"]
 State = tuple[Tensor, ...]
 """What a layer hands from step to step, each (N, C): the hidden state, and of an LSTM the cell state."""
 
@@ -28,7 +29,7 @@ State = tuple[Tensor, ...]
 class Recurrence(nn.Module):
     """One layer of LSTM or GRU, forward in time."""
 
-    def __init__(self, cell: Literal["lstm", "gru"], width: int) -> None:
+    def __init__(self, cell: Cell, width: int) -> None:
         super().__init__()
         self.cell = (nn.LSTM if cell == "lstm" else nn.GRU)(width, width, batch_first=True)
         self.states = 2 if cell == "lstm" else 1
@@ -125,7 +126,7 @@ class RecurrentNetwork(StagedNetwork):
 class Recurrent:
     """For sequences (T, F) of a fixed number of steps."""
 
-    cell: Literal["lstm", "gru"]
+    cell: Cell
     widths: tuple[int, ...]
     """Hidden units of each stage."""
     blocks: int = 1
@@ -143,6 +144,8 @@ class Recurrent:
         self, normalise: Normalise, shape: tuple[int, ...], labels: int, kind: Kind = "none", sources: int = 0
     ) -> RecurrentNetwork:
         """See :class:`training.networks.ModelClass`."""
+        if self.cell not in get_args(Cell):
+            raise BadConfig(f"cell={self.cell!r} is none of: {', '.join(get_args(Cell))}.")
         if len(shape) != 2:
             raise BadConfig(f"A recurrent network takes sequences (steps, features), not samples of {list(shape)}.")
         if shape[0] % self.frame:
