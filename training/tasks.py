@@ -16,6 +16,9 @@ from torch import Tensor
 from training import boosting
 from training.networks import StagedNetwork
 
+CONSTANT = 1e-6
+"""Spread, as a share of the largest absolute value, that is no more than the rounding of a network; in any unit."""
+
 
 class Task(Protocol):
     """How outputs are compared, and how the game's outputs relate to those that are served."""
@@ -91,7 +94,8 @@ class Regression:
     def of(cls, values_NL: Tensor, label_weight: float = 0.0) -> Self:
         """Mean and standard deviation of each output; an output that is constant keeps its scale."""
         deviation_L = values_NL.double().std(dim=0, correction=0)
-        scale_L = torch.where(deviation_L < 1e-6 * values_NL.abs().amax(dim=0).clamp(min=1), 1.0, deviation_L)
+        rounding_L = CONSTANT * values_NL.double().abs().amax(dim=0)
+        scale_L = torch.where(deviation_L <= rounding_L.clamp(min=torch.finfo(torch.float32).tiny), 1.0, deviation_L)
         return cls(values_NL.double().mean(dim=0).float(), scale_L.float(), label_weight)
 
     def standardise(self, teacher_NL: Tensor) -> Tensor:

@@ -188,5 +188,7 @@ def test_raw_inputs_are_normalised_inside():
     normalised = Normalise.of(x)(torch.from_numpy(x))
     torch.testing.assert_close(normalised.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(normalised.std(dim=(0, 2, 3)), torch.ones(3), atol=1e-3, rtol=0)
+    small = Normalise.of(x * np.float32(1e-9))(torch.from_numpy(x * np.float32(1e-9)))
+    torch.testing.assert_close(small, normalised, rtol=1e-5, atol=1e-5)
     constant = Normalise.of(np.full((5, 4), 3.0, np.float32))(torch.full((2, 4), 3.0))
     assert torch.equal(constant, torch.zeros(2, 4))

@@ -58,6 +58,14 @@ def test_an_output_that_is_constant_keeps_its_scale():
     task = Regression.of(torch.tensor([[1e6, 3.0], [1e6, 5.0]]))
     assert task.scale_L.tolist() == [1, 1]
     assert task.standardise(torch.tensor([[1e6, 4.0]])).tolist() == [[0, 0]]
+    assert Regression.of(torch.zeros(3, 1)).scale_L.tolist() == [1]
+
+
+def test_the_unit_of_an_output_is_no_matter():
+    values_NL = torch.tensor([[1.0, 3.0], [2.0, -5.0], [4.0, 0.5]])
+    expected_NL = Regression.of(values_NL).standardise(values_NL)
+    for unit in (1e-9, 1e-5, 1e5):
+        torch.testing.assert_close(Regression.of(unit * values_NL).standardise(unit * values_NL), expected_NL)
 
 
 def test_pitfall_15_is_of_classifiers_only(tmp_path: Path, game: Game):

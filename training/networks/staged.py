@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from training.connections import Connection, Kind
 
+CONSTANT = 1e-7
+"""Spread, as a share of the largest absolute value, that is no more than float32's rounding; in any unit."""
+
 
 class Normalise(nn.Module):
     """Raw samples to zero mean and unit variance; inside the network, so that the wire carries raw inputs."""
@@ -38,7 +41,8 @@ class Normalise(nn.Module):
         axes = {2: (0,), 3: image}.get(x.ndim, (0, *range(2, x.ndim)))
         mean = x.mean(axis=axes, keepdims=True, dtype=np.float64)[0]
         std = x.std(axis=axes, keepdims=True, dtype=np.float64)[0]
-        scale = 1 / np.where(std < 1e-6, 1, std)
+        peak = np.maximum(*(abs(end(axis=axes, keepdims=True)[0].astype(np.float64)) for end in (x.min, x.max)))
+        scale = 1 / np.where(std <= np.maximum(CONSTANT * peak, np.finfo(np.float32).tiny), 1, std)
         return cls(torch.from_numpy(mean).float(), torch.from_numpy(scale).float())
 
     def forward(self, x: Tensor) -> Tensor:
