@@ -22,7 +22,7 @@ from training.errors import BadConfig, BadTeacher, NoWeakLearner
 from training.export import Graph, export_teacher
 from training.fingerprint import fingerprint, teacher_sha256
 from training.game import Game, bound_of, eta_of
-from training.networks import ModelClass, Normalise
+from training.networks import ModelClass, Normalise, Recurrent
 from training.progress import Quiet, Reporter
 from training.publish import publish
 from training.refine import refine
@@ -101,8 +101,7 @@ def game_of(
     reporter: Reporter,
 ) -> Game:
     """Check the arguments against each other, and fix what the teacher decides."""
-    if not classes:
-        raise BadConfig("classes is empty: give at least one model class to search members in.")
+    _check_classes(classes, data)
     check_chunks(config, classes, data.input_shape)
     check_judged_steps(config, classes)
     check_images(config.augment, data.input_shape, sequences=data.sequences)
@@ -130,6 +129,17 @@ def game_of(
         checkpoint=checkpoint,
         reporter=reporter,
     )
+
+
+def _check_classes(classes: Sequence[ModelClass], data: Data) -> None:
+    if not classes:
+        raise BadConfig("classes is empty: give at least one model class to search members in.")
+    for model_class in classes:
+        if isinstance(model_class, Recurrent) and not data.sequences:
+            raise BadConfig(
+                f"{model_class.name} reads samples as sequences, but the data does not say that they are: "
+                "make it with sequences=True, so that each feature is normalised by itself."
+            )
 
 
 def device_of(config: Config) -> torch.device:

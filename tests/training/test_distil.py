@@ -14,7 +14,7 @@ from torch import nn
 from bundle import open_bundle
 from bundle.reference import running_average
 from tests.training.toy import CONFIG, toy_data
-from training import Config, FullyConnected, Logits, distil
+from training import Config, FullyConnected, Logits, Recurrent, Split, distil
 from training.errors import BadCheckpoint, BadConfig, BadTeacher
 from training.fingerprint import teacher_sha256
 
@@ -169,6 +169,16 @@ def test_classes_and_device_are_checked(tmp_path: Path):
     if not torch.cuda.is_available():
         with pytest.raises(BadConfig, match="torch sees no CUDA device"):
             distil(logits, data, CLASSES, dataclasses.replace(SMALL, device="cuda"), models=tmp_path)
+
+
+def test_recurrent_members_need_data_that_says_that_it_is_sequences(tmp_path: Path):
+    data, logits = toy_data()
+    as_steps = {name: Split(split.x.reshape(-1, 3, 2), split.y) for name, split in data.splits().items()}
+    data = dataclasses.replace(data, **as_steps)
+    classes = [Recurrent(cell="gru", widths=(3,))]
+    with pytest.raises(BadConfig, match=r"gru-3 reads samples as sequences, .*: make it with sequences=True"):
+        distil(logits, data, classes, dataclasses.replace(SMALL, rounds=1), models=tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_resuming_nothing_or_another_run_is_refused(tmp_path: Path):
