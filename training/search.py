@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import hashlib
-import json
 import math
 import typing
 from collections.abc import Sequence
@@ -33,17 +31,19 @@ from training.data import Data
 from training.determinism import derive_seed, repeatable
 from training.ensemble import Ensemble, Features
 from training.errors import BadConfig, NoWeakLearner
+from training.fingerprint import fingerprint
 from training.game import Game
 from training.networks import scale_widths
 from training.pipeline import game_of
 from training.progress import Quiet, Reporter
-from training.recipes import RECIPES, Recipe
+from training.recipes import RECIPES, Prepared, Recipe
 from training.refine import refine
 from training.teacher import prepare_teacher
 
 FOLDER = ".search"
 """Beside a bundle's versions: the trials and their teacher; it may be deleted at any time."""
-SEARCHED = ("gamma", "temperature", "connection", "member_widths")
+LOOKED_FOR = ("gamma", "temperature", "connection")
+"""Settings that a trial replaces; `member_widths` it multiplies by a width, so theirs are part of what is searched."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,6 +71,7 @@ def search(arguments: Sequence[str], reporter: Reporter) -> list[str]:
         raise BadConfig(f"There is no recipe {options.recipe!r}; there are: {', '.join(RECIPES)}.")
     if options.trials < 1:
         raise BadConfig(f"--trials {options.trials} must be at least 1.")
+    _check_free(options.set)
     best = run(recipe, recipe.config.override(options.set), options.models, options.trials, reporter)
     settings = [*options.set, *(f"{key}={_text(value)}" for key, value in best.user_attrs["settings"].items())]
     return [
@@ -79,13 +80,23 @@ def search(arguments: Sequence[str], reporter: Reporter) -> list[str]:
     ]
 
 
+def _check_free(assignments: Sequence[str]) -> None:
+    """Raise BadConfig when a setting is given that every trial would replace."""
+    for key in (assignment.partition("=")[0] for assignment in assignments):
+        if key in LOOKED_FOR:
+            raise BadConfig(
+                f"A search looks for {key} itself, so --set {key} would be ignored: leave it out "
+                "(member_widths may be set; every trial multiplies them by a width)."
+            )
+
+
 def run(recipe: Recipe, config: RecipeConfig, models: Path, trials: int, reporter: Reporter) -> FrozenTrial:
     """Complete the search up to `trials` trials; returns the best of all."""
     folder = models / config.name / FOLDER
     prepared = recipe.prepare(config)
     if prepared.data.task == "regression":
         raise BadConfig(f"A search compares accuracies, but {recipe.name} is a regression, which has none.")
-    identity = _identity(recipe, config, prepared.data)
+    identity = _identity(recipe, config, prepared)
     folder.mkdir(parents=True, exist_ok=True)
     study = _open(folder, identity, config.seed)
     with repeatable(config.threads):
@@ -95,7 +106,7 @@ def run(recipe: Recipe, config: RecipeConfig, models: Path, trials: int, reporte
         while len(study.get_trials(states=(TrialState.COMPLETE,))) < trials:
             trial = study.ask()
             tried = suggest(trial, config)
-            trial.set_user_attr("settings", {key: getattr(tried, key) for key in SEARCHED})
+            trial.set_user_attr("settings", {key: getattr(tried, key) for key in (*LOOKED_FOR, "member_widths")})
             game = _game(recipe, teacher, prepared.data, tried, folder)
             value = judge(game)
             game.checkpoint.remove()
@@ -120,10 +131,10 @@ def _open(folder: Path, identity: str, seed: int) -> optuna.Study:
     return study
 
 
-def _identity(recipe: Recipe, config: RecipeConfig, data: Data) -> str:
+def _identity(recipe: Recipe, config: RecipeConfig, prepared: Prepared) -> str:
     """Of what all trials have in common."""
-    fixed = {key: value for key, value in config.record().items() if key not in SEARCHED}
-    return hashlib.sha256(json.dumps([recipe.name, fixed, data.sha256()], sort_keys=True).encode()).hexdigest()[:16]
+    fixed = {key: value for key, value in config.record().items() if key not in LOOKED_FOR}
+    return fingerprint(f"search {recipe.name}", fixed, prepared.data, prepared.classes, prepared.teacher)[:16]
 
 
 def suggest(trial: optuna.Trial, config: RecipeConfig) -> RecipeConfig:

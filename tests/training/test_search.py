@@ -59,6 +59,19 @@ def test_a_search_goes_on_and_prints_a_command_that_trains_its_best(tmp_path: Pa
     assert not (tmp_path / "ellipsoid" / FOLDER / "trial").exists()
 
 
+@pytest.mark.slow
+def test_trials_of_other_member_widths_are_of_another_search(tmp_path: Path):
+    def sought(widths: str) -> list[str]:
+        heard = Heard()
+        given = ["--trials", "1", "--models", str(tmp_path), *SETTINGS, "--set", f"member_widths={widths}"]
+        search(["ellipsoid", *given], heard)
+        return [sentence.split(":")[0] for sentence in heard.sentences]
+
+    assert sought("4,4") == ["trial 0"]
+    assert sought("9,9") == ["trial 0"], "not an answer that was found with others"
+    assert sought("4,4") == []
+
+
 def test_logits_have_no_cost_to_measure_an_area_by(tmp_path: Path):
     x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     arrays = {f"{part}_{name}": value for part in ("train", "test") for name, value in (("x", x), ("logits", x))}
@@ -70,7 +83,12 @@ def test_logits_have_no_cost_to_measure_an_area_by(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(["digit"], "There is no recipe 'digit'"), (["digits", "--trials", "0"], "--trials 0 must be at least 1.")],
+    [
+        (["digit"], "There is no recipe 'digit'"),
+        (["digits", "--trials", "0"], "--trials 0 must be at least 1."),
+        (["digits", "--set", "gamma=1"], "A search looks for gamma itself, so --set gamma would be ignored"),
+        (["digits", "--set", "connection=none"], "A search looks for connection itself"),
+    ],
 )
 def test_a_mistake_is_one_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]):
     assert main(["search", *words]) == 2
