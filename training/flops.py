@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.connections import Connection
+from training.modes import evaluating
 
 
 @dataclass(slots=True)
@@ -44,13 +45,10 @@ def count(network: nn.Module, *inputs: object) -> Count:
 
     hooks = [module.register_forward_pre_hook(enter) for module in network.modules()]
     hooks += [module.register_forward_hook(leave) for module in network.modules()]
-    training = network.training
-    network.eval()
     try:
-        with torch.no_grad():
+        with evaluating(network):
             network(*inputs)
     finally:
-        network.train(training)
         for hook in hooks:
             hook.remove()
     return counted

@@ -15,6 +15,7 @@ from training import flops, ranks
 from training.data import Data, Split
 from training.errors import BadTeacher
 from training.evaluate import r2, rmse
+from training.modes import evaluating
 from training.tasks import Classification, Regression, Task
 
 TEACHER_BATCH = 256
@@ -65,16 +66,9 @@ class Target:
 
 
 def evaluate(network: nn.Module, x: Tensor) -> Tensor:
-    """Float32 logits of somebody's network in eval mode and without gradients; its own mode is given back to it."""
-    training = network.training
-    if training:
-        network.eval()
-    try:
-        with torch.no_grad():
-            logits_NL: Tensor = network(x)
-    finally:
-        if training:
-            network.train()
+    """Float32 logits of somebody's network in eval mode and without gradients; its own modes are given back to it."""
+    with evaluating(network):
+        logits_NL: Tensor = network(x)
     return logits_NL.float()
 
 
@@ -129,16 +123,12 @@ def _measure(outputs_NL: npt.NDArray[Any], data: Data) -> dict[str, float]:
 
 
 def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tensor:
-    training = teacher.training
-    teacher.to(device).eval()
     try:
-        with torch.no_grad():
+        with evaluating(teacher.to(device)):
             samples = torch.from_numpy(np.ascontiguousarray(x)).to(device)
             outputs = [teacher(samples[start : start + TEACHER_BATCH]) for start in range(0, len(x), TEACHER_BATCH)]
     except (RuntimeError, ValueError, TypeError) as error:
         raise BadTeacher(f"The teacher cannot take samples of {x.dtype}{list(x.shape[1:])}: {error}.") from error
-    finally:
-        teacher.train(training)
     if not all(isinstance(output, Tensor) for output in outputs):
         raise BadTeacher(f"The teacher returns {type(outputs[0]).__name__}, but must return one tensor of logits.")
     return torch.cat(outputs).float()

@@ -56,23 +56,25 @@ def test_another_seed_gives_another_ensemble(tmp_path: Path):
 
 
 class Teacher(nn.Module):
-    """Knows the labels' rule, counts its calls in training mode, and has dropout to be caught with."""
+    """Has dropout and batch statistics to be caught with, of which the caller may have frozen some."""
 
     def __init__(self, outputs: int = 3) -> None:
         super().__init__()
+        self.norm, self.frozen = nn.BatchNorm1d(6), nn.BatchNorm1d(6)
         self.layer, self.dropout = nn.Linear(6, outputs), nn.Dropout(0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.layer(x) * 4)
+        return self.dropout(self.layer(self.frozen(self.norm(x))) * 4)
 
 
 def test_a_module_is_a_teacher_in_eval_mode_and_comes_back_as_it_was(tmp_path: Path):
     data, _ = toy_data()
     torch.manual_seed(0)
     teacher = Teacher().train()
+    teacher.frozen.eval()
     before = {name: value.clone() for name, value in teacher.state_dict().items()}
     path = distil(teacher, data, CLASSES, SMALL, models=tmp_path)
-    assert teacher.training
+    assert [module.training for module in (teacher, teacher.norm, teacher.frozen)] == [True, True, False]
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
     bundle = open_bundle(tmp_path, "toy")
     assert bundle.path == path
@@ -80,7 +82,7 @@ def test_a_module_is_a_teacher_in_eval_mode_and_comes_back_as_it_was(tmp_path: P
     with torch.no_grad():
         logits_NL = teacher.eval()(torch.from_numpy(data.test.x)).numpy()
     assert described.accuracy == pytest.approx(np.mean(logits_NL.argmax(1) == data.test.y))
-    assert (described.name, described.flops, described.parameters) == ("Teacher", 2 * 6 * 3, 21)
+    assert (described.name, described.flops, described.parameters) == ("Teacher", 2 * 6 * 3, 45)
     for prefix, answer in zip(bundle.manifest.prefixes, running_average(bundle, data.test.x), strict=True):
         assert prefix.accuracy == pytest.approx(np.mean(answer.argmax(1) == data.test.y))
         assert prefix.agreement == pytest.approx(np.mean(answer.argmax(1) == logits_NL.argmax(1)))
@@ -97,7 +99,7 @@ def test_the_teacher_is_a_last_stage_that_replaces_the_answer(tmp_path: Path):
     *members, last = bundle.manifest.members
     assert [member.combine for member in members] == ["mean", "mean"]
     assert (last.combine, last.connections, last.round) == ("replace", (), None)
-    assert (last.flops, last.parameters) == (2 * 6 * 3, 21)
+    assert (last.flops, last.parameters) == (2 * 6 * 3, 45)
     with torch.no_grad():
         logits_NL = teacher.eval()(torch.from_numpy(data.test.x)).numpy()
     *_, answer = running_average(bundle, data.test.x)
