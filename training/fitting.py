@@ -36,7 +36,7 @@ class Fitting:
     """AdamW on `network` under a loss of sample indices.
 
     Every epoch visits every index exactly once, in an order drawn from the fitting's own generator. Batches are
-    of nearly equal size, because a last batch of one sample has no batch statistics.
+    of nearly equal size, and one is rather larger than asked for than of one sample, which has no batch statistics.
 
     Args:
         network: what is fitted, on its device.
@@ -61,7 +61,7 @@ class Fitting:
         self.network, self.loss, self.schedule, self.views = network, loss, schedule, views
         self.samples = ranks.count(samples)
         self.epochs_done = 0
-        self._batches = math.ceil(self.samples / schedule.batch_size)
+        self._batches = min(math.ceil(self.samples / schedule.batch_size), max(1, self.samples // 2))
         self._device = next(network.parameters()).device
         self._optimizer = torch.optim.AdamW(
             network.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay, fused=True

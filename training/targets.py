@@ -127,10 +127,14 @@ def _run(teacher: nn.Module, x: npt.NDArray[Any], device: torch.device) -> Tenso
         with evaluating(teacher.to(device)):
             samples = torch.from_numpy(np.ascontiguousarray(x)).to(device)
             outputs = [teacher(samples[start : start + TEACHER_BATCH]) for start in range(0, len(x), TEACHER_BATCH)]
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise BadTeacher(f"The teacher cannot take samples of {x.dtype}{list(x.shape[1:])}: {error}.") from error
+    except Exception as error:  # whatever somebody's network raises
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BadTeacher(f"The teacher cannot take samples of {x.dtype}{list(x.shape[1:])}: {reason}.") from error
     if not all(isinstance(output, Tensor) for output in outputs):
         raise BadTeacher(f"The teacher returns {type(outputs[0]).__name__}, but must return one tensor of logits.")
+    if not all(output.ndim and output.shape[1:] == outputs[0].shape[1:] for output in outputs):
+        shapes = " and ".join(str(tuple(output.shape)) for output in (outputs[0], outputs[-1]))
+        raise BadTeacher(f"The teacher returns logits of shapes {shapes}, but must return (N, L) for N samples.")
     return torch.cat(outputs).float()
 
 
@@ -156,8 +160,9 @@ def _check(name: str, logits_NL: Tensor, data: Data) -> None:
 def _describe(teacher: nn.Module | Logits, data: Data, device: torch.device, measured: dict[str, Any]) -> Teacher:
     if not isinstance(teacher, nn.Module):
         return Teacher(name="logits", **measured)
+    name = getattr(teacher, "name", None)
     return Teacher(
-        name=getattr(teacher, "name", type(teacher).__name__),
+        name=name if isinstance(name, str) else type(teacher).__name__,
         **measured,
         flops=flops.count_unknown(teacher, torch.from_numpy(data.train.x[:1]).to(device)) or None,
         parameters=flops.parameters(teacher),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.training.toy import toy_data
 from training import Data, Split
@@ -108,6 +109,7 @@ X, Y = np.zeros((4, 3), np.float32), np.array([0, 1, 0, 1])
         ({"train": Split(X, Y + 1)}, "train y holds labels from 1 to 2, but there are 2 classes"),
         ({"train": Split(X, Y - 1)}, "train y holds labels from -1 to 0, but there are 2 classes"),
         ({"test": Split(np.zeros((4, 5), np.float32), Y)}, "do not have samples of one shape and dtype"),
+        ({"train": Split(X[:1], Y[:1])}, "train has one sample, but must have two or more"),
         ({"classes": (), "task": "regression"}, "classes must be one or more different names, not []."),
         ({"classes": ("y",), "task": "regression"}, "must be floats of shape (4, 1)"),
     ],
@@ -116,6 +118,33 @@ def test_bad_arrays_are_one_sentence(changes: dict, sentence: str):
     with pytest.raises(BadData) as caught:
         bad(**changes)
     assert sentence in str(caught.value)
+
+
+def test_a_regression_is_not_measured_on_one_sample():
+    split = Split(X, Y[:, None].astype(np.float32))
+    with pytest.raises(BadData, match="test has one sample, but must have two or more: of one there is no R²"):
+        Data(train=split, validation=split, test=Split(X[:1], split.y[:1]), classes=("y",), task="regression")
+
+
+@pytest.mark.parametrize("array", [torch.zeros(4, 3), [[0.0] * 3] * 4, None])
+def test_what_is_no_array_is_one_sentence(array: object):
+    with pytest.raises(BadData, match=r"x is a \w+, but must be an array of numpy\."):
+        Split(array, Y)
+    with pytest.raises(BadData, match=r"y is a \w+, but must be an array of numpy\."):
+        Split(X, array)
+
+
+def test_arrays_of_any_byte_order_and_layout_are_the_same_data():
+    data = toy_data()[0]
+    for changed in (
+        Split(data.train.x.astype(">f4"), data.train.y.astype(">i8")),
+        Split(np.flip(np.flip(data.train.x, 1).copy(), 1), data.train.y[::-1].copy()[::-1]),
+    ):
+        same = dataclasses.replace(data, train=changed)
+        assert same.sha256() == data.sha256()
+        for array in (same.train.x, same.train.y):
+            assert torch.from_numpy(array).is_contiguous()
+    assert np.shares_memory(Split(X, Y).x, X), "what is right is not copied"
 
 
 def test_class_names_are_the_same_from_a_tuple_a_list_or_an_array():
@@ -154,6 +183,12 @@ def test_npz_takes_images_and_windows_as_they_are(tmp_path: Path, shape: tuple[i
     assert (data.input_shape, data.train.x.dtype.name) == (shape, dtype)
     np.testing.assert_array_equal(data.test.x, train_x[:9])
     assert {row.tobytes() for row in [*data.train.x, *data.validation.x]} == {row.tobytes() for row in train_x}
+
+
+def test_npz_takes_arrays_of_another_byte_order(tmp_path: Path):
+    data, _ = npz.load(archive(tmp_path), seed=0)
+    x, y = np.random.default_rng(0).normal(size=(30, 4)).astype(">f4"), (np.arange(30) % 3).astype(">i4")
+    assert npz.load(archive(tmp_path, train_x=x, train_y=y), seed=0)[0].sha256() == data.sha256()
 
 
 def test_npz_logits_stay_with_their_samples(tmp_path: Path):
@@ -206,6 +241,11 @@ def test_npz_logits_of_three_parts(tmp_path: Path):
         ),
         ({**VALIDATION, "val_y": np.arange(3)}, "val_x has 4 samples but val_y has 3 labels."),
         ({**VALIDATION, "val_y": np.full(4, -1)}, "val_y holds the label -1, but labels count from 0."),
+        ({"train_x": np.float32(3)}, "train_x has 1 samples but train_y has 30 labels."),
+        (
+            {"train_logits": np.float32(1), "test_logits": np.float32(1)},
+            "train_logits has shape (1,), but must be (samples, classes or outputs).",
+        ),
         ({"val_logits": np.zeros((6, 3))}, "give exactly train_logits and test_logits, or none."),
         ({"train_y": np.arange(20) % 3}, "train_x has 30 samples but train_y has 20 labels."),
         ({"train_y": np.zeros((30, 1), int)}, "train_y has shape (30, 1) and dtype int64, but must be labels;"),

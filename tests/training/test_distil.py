@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,28 @@ def with_logits(**changes) -> Logits:
     return dataclasses.replace(toy_data()[1], **changes)
 
 
+class Answering(nn.Module):
+    """Whatever a function says."""
+
+    def __init__(self, answer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.answer(x)
+
+
+def refuse(_x: torch.Tensor) -> torch.Tensor:
+    raise AssertionError
+
+
+def test_a_teacher_whose_name_is_no_word_is_called_by_its_type(tmp_path: Path):
+    teacher = Teacher()
+    teacher.name = 5
+    distil(teacher, toy_data()[0], CLASSES, dataclasses.replace(SMALL, rounds=1), models=tmp_path)
+    assert open_bundle(tmp_path, "toy").manifest.teacher.name == "Teacher"
+
+
 @pytest.mark.parametrize(
     ("teacher", "sentence"),
     [
@@ -150,6 +173,9 @@ def with_logits(**changes) -> Logits:
         (nn.Linear(7, 3), "The teacher cannot take samples of float32[6]"),
         (nn.Flatten(0), "The teacher's train logits have shape (900,), but must be (150, 3)."),
         (nn.LSTM(6, 3), "The teacher returns tuple, but must return one tensor of logits."),
+        (Answering(lambda x: x.logits), "The teacher cannot take samples of float32[6]: 'Tensor' object has no"),
+        (Answering(refuse), "The teacher cannot take samples of float32[6]: AssertionError."),
+        (Answering(torch.sum), "The teacher returns logits of shapes () and (), but must return (N, L) for N samples."),
         (with_logits(train=np.zeros((150, 4))), "The teacher has 4 classes, but the data has 3."),
         (with_logits(test=np.zeros((69, 3))), "The teacher's test logits have shape (69, 3), but must be (70, 3)."),
         (with_logits(train=np.full((150, 3), np.nan)), "The teacher's train logits hold NaN or infinity."),

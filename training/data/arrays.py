@@ -15,15 +15,33 @@ from training.errors import BadData
 INPUT_DTYPES = ("uint8", "float32")
 
 
+def native(name: str, array: object) -> npt.NDArray[Any]:
+    """An array in the machine's byte order and laid out row by row, which is what torch takes; copied only if need be.
+
+    Raises:
+        BadData: it is no array, such as a list or a tensor of torch.
+    """
+    if not isinstance(array, np.ndarray):
+        raise BadData(f"{name} is a {type(array).__name__}, but must be an array of numpy.")
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("="))
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """Raw samples x (N, *shape), uint8 or float32, and labels y.
 
     Labels are classes (N,), integers from 0; or for a regression values (N, L), floats.
+
+    Raises:
+        BadData: one of them is no array.
     """
 
     x: npt.NDArray[Any]
     y: npt.NDArray[Any]
+
+    def __post_init__(self) -> None:
+        for name in ("x", "y"):
+            object.__setattr__(self, name, native(name, getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.y)
@@ -61,6 +79,10 @@ class Data:
         for name, split in self.splits().items():
             check_samples(name, split)
             (check_classes if self.task == "classification" else check_values)(name, split, len(self.classes))
+        if len(self.train) < 2:
+            raise BadData("train has one sample, but must have two or more: of one there are no batch statistics.")
+        if self.task == "regression" and len(self.test) < 2:
+            raise BadData("test has one sample, but must have two or more: of one there is no R².")
         shapes = {name: (split.x.shape[1:], split.x.dtype.name) for name, split in self.splits().items()}
         if len(set(shapes.values())) != 1:
             raise BadData(f"The parts do not have samples of one shape and dtype: {shapes}.")

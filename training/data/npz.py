@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.record import Task
-from training.data.arrays import Data, Split, drawn, stratified
+from training.data.arrays import Data, Split, drawn, native, stratified
 from training.determinism import derive_seed
 from training.errors import BadData
 from training.targets import Logits
@@ -46,6 +46,9 @@ def load(
         task = "regression" if arrays["train_y"].dtype.kind == "f" else "classification"
     splits = {name: _split(path, arrays, name, task) for name in LOGITS if f"{name}_x" in arrays}
     logits = {name: arrays[array] for name, array in LOGITS.items() if array in arrays}
+    for name, array in logits.items():
+        if array.ndim != 2:
+            raise BadData(f"{path}: {LOGITS[name]} has shape {array.shape}, but must be (samples, classes or outputs).")
     if "val" not in splits:
         splits["train"], splits["val"], logits = _set_apart(path, splits["train"], logits, task, seed)
     data = Data(
@@ -111,7 +114,7 @@ def _set_apart(path: Path, train: Split, logits: Arrays, task: Task, seed: int) 
 def _read(path: Path) -> Arrays:
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, own_fid=False, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+            arrays = {name: native(name, archive[name]) for name in archive.files}
     except FileNotFoundError:
         raise BadData(f"There is no file {path}: name the archive with --set data=FILE.npz.") from None
     except (OSError, ValueError, zipfile.BadZipFile, EOFError) as error:
