@@ -6,6 +6,8 @@ import contextlib
 import io
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import torch
 
 from training import ranks
 from training.errors import BadCheckpoint
+from training.lock import alone
 
 
 class Checkpoint:
@@ -25,20 +28,36 @@ class Checkpoint:
     def __init__(self, folder: Path, fingerprint: str) -> None:
         self.folder, self._fingerprint = folder, fingerprint
 
-    def start(self, *, resume: bool) -> None:
-        """Begin afresh, or make sure that there is something of this very run to go on from.
+    @contextlib.contextmanager
+    def started(self, *, resume: bool) -> Iterator[None]:
+        """Begin afresh, or make sure that there is something of this very run to go on from; then keep others out.
 
         Raises:
             BadCheckpoint: `resume`, but nothing was interrupted, or anything that it follows from differs.
+            Busy: another run is at work there.
         """
-        if not resume:
-            self.remove()
-            self.save("run", {})
-            ranks.wait()
-        elif not self.folder.is_dir():
+        if resume and not self.folder.is_dir():
             raise BadCheckpoint(f"There is nothing to resume: no interrupted run left a {self.folder}.")
-        else:
-            self.load("run")
+        with self._alone() if ranks.first() else contextlib.nullcontext():
+            if resume:
+                self.load("run")
+            else:
+                self._clear()
+                self.save("run", {})
+            ranks.wait()
+            yield
+
+    def _alone(self) -> AbstractContextManager[None]:
+        return alone(
+            self.folder,
+            f"Another run keeps its checkpoint in {self.folder}: wait for its end, "
+            "or give this one another name, --set name=NAME.",
+        )
+
+    def _clear(self) -> None:
+        """Forget an earlier run, but leave the folder itself, which is what others are kept out of."""
+        for part in self.folder.iterdir() if ranks.first() else ():
+            part.unlink()
 
     def save(self, part: str, state: dict[str, Any]) -> None:
         """Replace `part` atomically; where several processes train, all hold the same state and the first writes it."""

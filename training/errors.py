@@ -5,6 +5,7 @@ TrainingError
 ├── BadData         arrays that cannot be trained on: shapes, NaN, labels out of range
 ├── BadTeacher      a teacher that does not fit the data
 ├── BadCheckpoint   nothing to resume, or the checkpoint of another run
+├── Busy            another process is at work in the same folder
 ├── NoWeakLearner   the first round found no member, so there is nothing to write
 └── ExportError     an exported graph does not compute what torch computes
 """
@@ -28,6 +29,10 @@ class BadTeacher(TrainingError):
 
 class BadCheckpoint(TrainingError):
     """There is nothing to resume, or only the checkpoint of another run."""
+
+
+class Busy(TrainingError):
+    """Another process is at work in the same folder."""
 
 
 class NoWeakLearner(TrainingError):

@@ -62,6 +62,7 @@ def distil(
 
     Raises:
         BadConfig, BadTeacher, BadCheckpoint: an argument cannot be used (BadData: when `data` was made).
+        Busy: another run of that name is going on.
         NoWeakLearner: no first member was found.
     """
     checkpoint = checkpoint_of(models, RECIPE, config, data, classes, teacher)
@@ -175,8 +176,7 @@ def run_of(checkpoint: Checkpoint, config: Config, *, resume: bool) -> Iterator[
     not change. What refuses a resumed run is the machine it was resumed on, such as one without the CUDA device: the
     epochs behind it stay.
     """
-    checkpoint.start(resume=resume)
-    with repeatable(config.threads):
+    with checkpoint.started(resume=resume), repeatable(config.threads):
         try:
             yield
         except NoWeakLearner:
@@ -186,4 +186,4 @@ def run_of(checkpoint: Checkpoint, config: Config, *, resume: bool) -> Iterator[
             if not resume:
                 checkpoint.remove()
             raise
-    checkpoint.remove()
+        checkpoint.remove()

@@ -27,12 +27,12 @@ from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
 from training.config import RecipeConfig
 from training.connections import Kind
-from training.data import Data
 from training.determinism import derive_seed, repeatable
 from training.ensemble import Ensemble, Features
 from training.errors import BadConfig, NoWeakLearner
 from training.fingerprint import fingerprint
 from training.game import Game
+from training.lock import alone
 from training.networks import scale_widths
 from training.pipeline import game_of
 from training.progress import Quiet, Reporter
@@ -97,9 +97,9 @@ def run(recipe: Recipe, config: RecipeConfig, models: Path, trials: int, reporte
     if prepared.data.task == "regression":
         raise BadConfig(f"A search compares accuracies, but {recipe.name} is a regression, which has none.")
     identity = _identity(recipe, config, prepared)
-    folder.mkdir(parents=True, exist_ok=True)
-    study = _open(folder, identity, config.seed)
-    with repeatable(config.threads):
+    busy = f"Another search is going on in {folder}: the same command goes on from it when it has ended."
+    with alone(folder, busy), repeatable(config.threads):
+        study = _open(folder, identity, config.seed)
         teacher = prepare_teacher(prepared, config, Checkpoint(folder / f"teacher-{identity}", identity), reporter)
         if not isinstance(teacher, nn.Module):
             raise BadConfig("A search needs a teacher whose cost is known, but there are only its logits.")
@@ -107,9 +107,11 @@ def run(recipe: Recipe, config: RecipeConfig, models: Path, trials: int, reporte
             trial = study.ask()
             tried = suggest(trial, config)
             trial.set_user_attr("settings", {key: getattr(tried, key) for key in (*LOOKED_FOR, "member_widths")})
-            game = _game(recipe, teacher, prepared.data, tried, folder)
-            value = judge(game)
-            game.checkpoint.remove()
+            checkpoint = Checkpoint(folder / "trial", f"{identity} {trial.number}")
+            with checkpoint.started(resume=False):
+                classes = recipe.prepare(tried).classes
+                value = judge(game_of(teacher, prepared.data, classes, tried, checkpoint, Quiet()))
+                checkpoint.remove()
             study.tell(trial, value)
             reporter.say(f"trial {trial.number}: area {value:.4f} with {trial.user_attrs['settings']}")
     return study.best_trial
@@ -147,12 +149,6 @@ def suggest(trial: optuna.Trial, config: RecipeConfig) -> RecipeConfig:
         connection=trial.suggest_categorical("connection", typing.get_args(Kind)),
         member_widths=widths,
     )
-
-
-def _game(recipe: Recipe, teacher: nn.Module, data: Data, config: RecipeConfig, folder: Path) -> Game:
-    checkpoint = Checkpoint(folder / "trial", "trial")
-    checkpoint.start(resume=False)
-    return game_of(teacher, data, recipe.prepare(config).classes, config, checkpoint, Quiet())
 
 
 def judge(game: Game) -> float:

@@ -177,6 +177,15 @@ def test_one_recipe_can_be_run_alone_and_the_others_results_stay(tmp_path: Path)
     assert cells[-1].command == "train-ensemble reproduce fake --seeds 2 --recipe cube"
 
 
+def test_two_commands_side_by_side_keep_each_others_results(tmp_path: Path):
+    path = tmp_path / "fake.json"
+    one, two = Store(path), Store(path)
+    one.add(cell("plain", recipe="cube"))
+    two.add(cell("plain", recipe="digits"))
+    one.keep([("digits", "plain"), ("cube", "plain")])
+    assert [kept.recipe for kept in Store(path).cells] == ["digits", "cube"]
+
+
 def test_arms_that_an_experiment_no_longer_has_are_dropped(tmp_path: Path):
     recorder = Recorder()
     recorder.run(tmp_path, 1)

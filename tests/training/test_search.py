@@ -10,7 +10,8 @@ import pytest
 pytest.importorskip("optuna")
 
 from training.cli import main
-from training.errors import BadConfig
+from training.errors import BadConfig, Busy
+from training.lock import alone
 from training.progress import Quiet
 from training.search import FOLDER, area, search
 
@@ -57,6 +58,11 @@ def test_a_search_goes_on_and_prints_a_command_that_trains_its_best(tmp_path: Pa
     assert words[:2] == ["train-ensemble", "ellipsoid"]
     assert {word.split("=")[0] for word in words if "=" in word} >= {"gamma", "temperature", "connection", "epochs"}
     assert not (tmp_path / "ellipsoid" / FOLDER / "trial").exists()
+
+
+def test_a_second_search_in_the_same_folder_is_refused(tmp_path: Path):
+    with alone(tmp_path / "ellipsoid" / FOLDER), pytest.raises(Busy, match="Another search is going on in"):
+        search(["ellipsoid", "--models", str(tmp_path), *SETTINGS], Quiet())
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from training.config import RecipeConfig
 from training.determinism import repeatable
 from training.fingerprint import fingerprint, teacher_sha256
 from training.game import Game
+from training.lock import alone
 from training.networks import ModelClass
 from training.pipeline import game_of, run_of
 from training.progress import Reporter
@@ -57,7 +58,7 @@ class Bench:
     def teacher(self) -> nn.Module | Logits:
         """Trained here if the recipe brings none; kept in the work folder, because several experiments want it."""
         checkpoint = self._checkpoint("teacher", self.config, self.prepared.teacher)
-        with repeatable(self.config.threads):
+        with alone(checkpoint.folder), repeatable(self.config.threads):  # of two who want it, one waits for the other
             return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
 
     @cached_property

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from training.config import RecipeConfig
 from training.errors import BadConfig
+from training.lock import alone
 from training.progress import Reporter
 from training.publish import commit, created, packages
 from training.recipes import RECIPES
@@ -142,8 +143,9 @@ def _find(name: str | None) -> Experiment:
 
 
 def _write(docs: Path) -> Path:
-    for experiment in EXPERIMENTS.values():
-        cells = Store(result_path(docs, experiment)).cells
-        if cells and experiment.draw:
-            experiment.draw(cells, picture_path(docs, experiment))
-    return render(docs, list(EXPERIMENTS.values()))
+    with alone(docs / RESULTS):
+        for experiment in EXPERIMENTS.values():
+            cells = Store(result_path(docs, experiment)).cells
+            if cells and experiment.draw:
+                experiment.draw(cells, picture_path(docs, experiment))
+        return render(docs, list(EXPERIMENTS.values()))

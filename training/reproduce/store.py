@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.errors import BadConfig
+from training.lock import alone
 from training.reproduce.experiment import Cell
 
 
@@ -17,7 +18,7 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.cells: list[Cell] = _read(path) if path.is_file() else []
+        self.cells = self._read()
 
     def has(
         self,
@@ -40,17 +41,24 @@ class Store:
         )
 
     def add(self, cell: Cell) -> None:
-        """Keep a cell, in place of an older one of the same arm, seed and name."""
-        self.cells = [kept for kept in self.cells if _key(kept) != _key(cell)] + [cell]
-        self._write()
+        """Keep a cell, in place of an older one of the same arm, seed and name, beside what others kept meanwhile."""
+        with alone(self.path.parent):
+            self.cells = [kept for kept in self._read() if _key(kept) != _key(cell)] + [cell]
+            self._write()
 
     def keep(self, arms: list[tuple[str, str]]) -> None:
         """Drop the cells of arms that the experiment no longer has, and put the others in its order."""
+        if not self.path.is_file():
+            return
         order = {arm: position for position, arm in enumerate(arms)}
-        kept = [cell for cell in self.cells if (cell.recipe, cell.arm) in order]
-        self.cells = sorted(kept, key=lambda cell: (order[cell.recipe, cell.arm], *_key(cell)))
-        if self.cells:
-            self._write()
+        with alone(self.path.parent):
+            kept = [cell for cell in self._read() if (cell.recipe, cell.arm) in order]
+            self.cells = sorted(kept, key=lambda cell: (order[cell.recipe, cell.arm], *_key(cell)))
+            if self.cells:
+                self._write()
+
+    def _read(self) -> list[Cell]:
+        return _read(self.path) if self.path.is_file() else []
 
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
