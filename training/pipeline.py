@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from bundle import Bundle, open_bundle
+from bundle import Bundle, list_versions, open_bundle
 from training import ranks
 from training.bdistil import run_rounds
 from training.checkpoint import Checkpoint
@@ -72,14 +72,29 @@ def distil(
 
 
 def play(game: Game, models: Path, recipe: str) -> Bundle:
-    """The rounds, refinement where the settings ask for it, then the bundle."""
+    """The rounds, refinement where the settings ask for it, then the bundle.
+
+    A run that was ended after that, such as while its picture was drawn, has its bundle already.
+    """
+    bundle = _published(game, models)
+    if bundle is not None:
+        return bundle
     teacher = teacher_stage(game)  # first, because it may turn out that there can be none
     outcome = refine(game, run_rounds(game))
     game.reporter.begin("export and measure", 1)
     if ranks.first():
-        publish(game, outcome, models, recipe, teacher)
+        bundle = publish(game, outcome, models, recipe, teacher)
+        game.checkpoint.save("published", {"version": bundle.manifest.version})
     ranks.wait()
-    return open_bundle(models, game.config.name)
+    return bundle or open_bundle(models, game.config.name)
+
+
+def _published(game: Game, models: Path) -> Bundle | None:
+    """What this very run has written, unless somebody removed it."""
+    saved = game.checkpoint.load("published")
+    if not saved or saved["version"] not in list_versions(models, game.config.name):
+        return None
+    return open_bundle(models, game.config.name, saved["version"])
 
 
 def teacher_stage(game: Game) -> Graph | None:

@@ -1,15 +1,17 @@
-"""When the checkpoint of a run goes, and when it stays."""
+"""A run around its rounds: when its checkpoint goes and when it stays, one bundle for each run, one run a folder."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.training.toy import CONFIG
+from bundle import list_versions
+from tests.training.toy import CONFIG, toy_game
 from training.checkpoint import Checkpoint
 from training.errors import BadConfig, BadTeacher, Busy, NoWeakLearner
-from training.pipeline import run_of
+from training.pipeline import play, run_of
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,16 @@ def test_a_refused_resume_keeps_the_epochs_that_it_could_not_go_on_with(
     assert checkpoint.folder.is_dir() is stays
     if stays and resume:
         assert checkpoint.load("teacher") == {"epochs_done": 9}
+
+
+def test_a_run_that_was_ended_after_its_bundle_was_written_writes_no_second_one(tmp_path: Path):
+    def again() -> Path:
+        return play(toy_game(tmp_path, rounds=1, epochs=1), tmp_path, "toy").path
+
+    assert [again(), again()] == [tmp_path / "toy" / "1"] * 2
+    assert list_versions(tmp_path, "toy") == [1]
+    shutil.rmtree(tmp_path / "toy" / "1")
+    assert again().is_dir(), "unless somebody removed it"
 
 
 @pytest.mark.parametrize("resume", [False, True])
