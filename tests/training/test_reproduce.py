@@ -229,6 +229,16 @@ def test_a_damaged_result_is_named(tmp_path: Path):
         Store(path)
 
 
+def test_a_damaged_result_of_another_experiment_stops_the_command_before_its_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "figure3.json").write_text("{")
+    given = ["--set", "archives=nowhere", "--set", "url=file:///nowhere"]
+    assert main(["reproduce", "figure2-cifar10", "--docs", str(tmp_path), *given]) == 2
+    assert "figure3.json does not hold results of this program" in capsys.readouterr().err, "not that no archive is had"
+
+
 def test_the_committed_document_is_what_its_results_give(tmp_path: Path):
     shutil.copytree(ROOT / "docs" / "results", tmp_path / "results", dirs_exist_ok=True)
     written = render(tmp_path, list(EXPERIMENTS.values())).read_text()

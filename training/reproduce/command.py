@@ -51,6 +51,8 @@ def reproduce(arguments: Sequence[str], reporter: Reporter) -> list[str]:
     if options.list:
         width = max(map(len, EXPERIMENTS))
         return [f"{one.name:<{width}} {one.summary}; {one.seeds} seeds" for one in EXPERIMENTS.values()]
+    for one in EXPERIMENTS.values():
+        Store(result_path(options.docs, one))  # a file that cannot be read stops the command now, not after its runs
     if not options.render:
         experiment = _find(options.name)
         seeds = experiment.seeds if options.seeds is None else options.seeds
