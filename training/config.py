@@ -67,7 +67,8 @@ class Config:
     eta: float = 1.0
     """Step of the weight update, Eqs. 4 and 5; its unit is set by `eta_rule`."""
     eta_rule: Literal["literal", "scaled", "theorem"] = "literal"
-    """`literal`: eta acts on logits; `scaled`: on logits over B; `theorem`: eta times Theorem 1's own."""
+    """`literal`: eta acts on logits; `scaled`: on logits over B; `theorem`: eta times Theorem 1's own,
+    sqrt(ln 2N / T) / G with G = 2B."""
     gamma: float = 100.0
     """Eq. 6: the barrier has weight 1/gamma; dimensionless, a large value leaves hardly any barrier."""
     bound_factor: float = 1.5

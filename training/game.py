@@ -119,5 +119,5 @@ def eta_of(config: Config, B: float, samples: int) -> float:
     if config.eta_rule == "scaled":
         return config.eta / B
     if config.eta_rule == "theorem":
-        return config.eta * boosting.theorem1_eta(2 * B, samples, config.rounds, best=True)
+        return config.eta * boosting.theorem1_eta(2 * B, samples, config.rounds)
     return config.eta
