@@ -16,12 +16,13 @@ from training.checkpoint import Checkpoint
 from training.chunks import check_chunks
 from training.config import Config
 from training.data import Data
-from training.determinism import repeatable
+from training.determinism import repeatable, seeded
 from training.early import check_judged_steps
 from training.errors import BadConfig, BadTeacher, NoWeakLearner
 from training.export import Graph, export_teacher
 from training.fingerprint import fingerprint, teacher_sha256
 from training.game import Game, bound_of, eta_of
+from training.modes import evaluating
 from training.networks import ModelClass, Normalise, Recurrent
 from training.progress import Quiet, Reporter
 from training.publish import publish
@@ -128,6 +129,9 @@ def game_of(
         )
     if config.with_teacher and isinstance(teacher, Logits):
         raise BadTeacher("with_teacher needs the teacher itself, but only its logits were given.")
+    normalise = Normalise.of(data.train.x, sequences=data.sequences)
+    if config.connection != "none" and config.expansions > 1:
+        _check_taps(classes, data, normalise)
     device = device_of(config)
     known = teacher_sha256(teacher)  # before it runs, because a buffer of it may count that
     target = target_of(teacher, data, device, config.temperature, config.label_weight)
@@ -138,7 +142,7 @@ def game_of(
         classes=tuple(classes),
         target=target,
         teacher_sha256=known,
-        normalise=Normalise.of(data.train.x, sequences=data.sequences),
+        normalise=normalise,
         device=device,
         eta=eta_of(config, B, len(data.train)),
         B=B,
@@ -156,6 +160,24 @@ def _check_classes(classes: Sequence[ModelClass], data: Data) -> None:
                 f"{model_class.name} reads samples as sequences, but the data does not say that they are: "
                 "make it with sequences=True, so that each feature is normalised by itself."
             )
+
+
+def _check_taps(classes: Sequence[ModelClass], data: Data, normalise: Normalise) -> None:
+    """Whether members of one class can read those of another; a single class can read itself."""
+    shapes = [_tap_shapes(model_class, data, normalise) for model_class in classes if len(classes) > 1]
+    for model_class, found in zip(classes, shapes, strict=False):
+        if found != shapes[0]:
+            raise BadConfig(
+                f"The stages of {classes[0].name} give {shapes[0]} and those of {model_class.name} {found}, so members "
+                "cannot be connected: give classes of equal stages, or set connection=none."
+            )
+
+
+def _tap_shapes(model_class: ModelClass, data: Data, normalise: Normalise) -> list[list[int]]:
+    network = seeded(0, lambda: model_class.build(normalise, data.input_shape, len(data.classes)))
+    with evaluating(network):
+        _, taps = network(torch.from_numpy(data.train.x[:1]))
+    return [list(tap.shape[1:]) for tap in taps]
 
 
 def device_of(config: Config) -> torch.device:

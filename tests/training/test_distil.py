@@ -199,6 +199,16 @@ def test_classes_and_device_are_checked(tmp_path: Path):
             distil(logits, data, CLASSES, dataclasses.replace(SMALL, device="cuda"), models=tmp_path)
 
 
+def test_classes_whose_members_could_not_read_each_other_are_refused_before_any_round(tmp_path: Path):
+    data, logits = toy_data()
+    classes = [FullyConnected(widths=(5, 4)), FullyConnected(widths=(5, 8))]
+    sentence = r"stages of fc-5-4 give \[\[5\], \[4\]\] and those of fc-5-8 \[\[5\], \[8\]\], so members cannot be"
+    with pytest.raises(BadConfig, match=sentence):
+        distil(logits, data, classes, SMALL, models=tmp_path)
+    settings = dataclasses.replace(SMALL, rounds=1, epochs=1, connection="none", first_expansion=0)
+    assert distil(logits, data, classes, settings, models=tmp_path).name == "1", "nobody reads anybody"
+
+
 def test_recurrent_members_need_data_that_says_that_it_is_sequences(tmp_path: Path):
     data, logits = toy_data()
     as_steps = {name: Split(split.x.reshape(-1, 3, 2), split.y) for name, split in data.splits().items()}
