@@ -157,6 +157,13 @@ def test_flops_of_recurrent_layers_that_common_counters_miss():
     assert twice == 2 * 99 * 2 * 3 * 32 * ((32 + 32) + (64 + 32))
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+def test_flops_of_an_lstm_that_projects_its_state():
+    lstm, x = torch.nn.LSTM(32, 24, num_layers=2, proj_size=8, batch_first=True), torch.zeros(1, 9, 32)
+    expected = 9 * (2 * 4 * 24 * (32 + 8) + 2 * 4 * 24 * (8 + 8) + 2 * 2 * 24 * 8)
+    assert flops.count(lstm, x).total == flops.count_unknown(lstm, x) == expected
+
+
 def test_flops_of_a_grouped_convolution():
     layer, x = torch.nn.Conv2d(4, 8, 3, groups=2, padding=1), torch.zeros(1, 4, 5, 5)
     with FlopCounterMode(display=False) as counter:
@@ -172,6 +179,26 @@ def test_flops_of_somebody_elses_network_are_those_of_the_counter_that_sees_more
     assert flops.count_unknown(lstm, torch.zeros(1, 9, 32)) == flops.count(lstm, torch.zeros(1, 9, 32)).total
     network = build()
     assert flops.count_unknown(network, torch.zeros(1, *SHAPE)) == flops.count(network, torch.zeros(1, *SHAPE)).total
+
+
+class Mixed(torch.nn.Module):
+    """Of which neither the formulas nor torch's counter know all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = torch.nn.LSTM(32, 32, batch_first=True)
+        self.encoder = torch.nn.TransformerEncoderLayer(32, 4, 128, batch_first=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(self.lstm(input=x)[0])
+
+
+def test_flops_of_recurrence_beside_attention_are_those_of_both():
+    network, x = Mixed(), torch.zeros(1, 99, 32)
+    recurrence = flops.count(network.lstm, x).total
+    layers = 99 * 2 * (4 * 32 * 32 + 2 * 32 * 128)
+    products = 2 * 2 * 99 * 99 * 32
+    assert flops.count_unknown(network, x) == recurrence + layers + products
 
 
 def test_finished_logits_are_centred_and_nothing_else_changes():
