@@ -111,17 +111,20 @@ def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool
     )
 
 
-def export_plain(network: nn.Module, samples: Tensor) -> bytes:
+def export_plain(network: nn.Module, samples: Tensor, *, whole: bool = False) -> bytes:
     """A network that reads nobody, from raw samples to logits, as ONNX.
 
     Args:
         network: takes one tensor called `x`.
         samples: at least two raw samples.
+        whole: trace a recurrent network on all steps of its sequences, however long that takes, not on a few.
 
     Raises:
         ExportError: the graph is not valid or has a fixed batch axis.
     """
     network = network.cpu().eval()
+    if whole:
+        return strip(to_onnx(network, samples[:EXAMPLE_BATCH], [], [], [LOGITS]))
     model = to_onnx(network, *example(network, samples, []), [], [LOGITS])
     set_steps(model, samples.shape[1], frame_of(network))
     return strip(model)
@@ -153,8 +156,9 @@ def export_teacher(network: nn.Module, samples: Tensor) -> Graph:
     """
     plain = _Plain(copy.deepcopy(network)).cpu().eval()
     taken = samples[: max(PARITY_BATCHES)].cpu()
+    content = _from_few_steps(plain, taken) if frame_of(plain) else None
     try:
-        content = export_plain(plain, taken)
+        content = content or export_plain(plain, taken, whole=True)
     except Exception as error:
         raise BadTeacher(
             f"The teacher cannot be a stage of the bundle, because its export to ONNX failed ({type(error).__name__}): "
@@ -164,6 +168,16 @@ def export_teacher(network: nn.Module, samples: Tensor) -> Graph:
     with torch.no_grad():
         (logits_NL,) = plain(taken[:1])
     return Graph(content, (), (Edge(name=LOGITS, dtype="float32", shape=tuple(logits_NL.shape[1:])),))
+
+
+def _from_few_steps(plain: _Plain, samples: Tensor) -> bytes | None:
+    """A recurrent teacher, exported as fast as a member; None where it knows how long its sequences are."""
+    try:
+        content = export_plain(plain, samples)
+        _check_parity("the teacher", content, plain, samples, [])
+    except Exception:  # what it means, the export on all steps says
+        return None
+    return content
 
 
 def frame_of(network: nn.Module) -> int:

@@ -9,13 +9,14 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from tests.training.toy import CONFIG
 from training import Convolutional, Data, DenseNet, FullyConnected, Logits, Recurrent, ResNet, Split
 from training.bdistil import Outcome, run_rounds
 from training.checkpoint import Checkpoint
 from training.errors import ExportError
-from training.export import Graph, compare, export_members, strip
+from training.export import Graph, compare, export_members, export_teacher, strip
 from training.game import Game
 from training.pipeline import game_of
 from training.progress import Quiet
@@ -149,6 +150,28 @@ def test_recurrent_layers_are_operators(exported: tuple[Game, Outcome, list[Grap
         layers = [type(module).__name__ for module in member.network.modules()]
         assert [name for name in found if name in recurrent] == [name for name in layers if name in recurrent]
         assert not {"Loop", "Scan", "If"} & set(found), "a layer is one operator, not a loop over its steps"
+
+
+class FixedLength(nn.Module):
+    """Sequences of eight steps, each with weights of its own before the classes or before the recurrence."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.gru, self.head = nn.GRU(3, 4, batch_first=True), nn.Linear(32 if place == "after" else 4, 2)
+        self.before = nn.Parameter(torch.ones(8, 3)) if place == "before" else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = self.gru(x if self.before is None else x + self.before)[0]
+        return self.head(hidden[:, -1] if self.head.in_features == 4 else hidden.flatten(1))
+
+
+@pytest.mark.parametrize("place", ["after", "before", "nowhere"])
+def test_a_recurrent_teacher_may_know_how_long_its_sequences_are(place: str):
+    """Its parity with torch is checked by the export."""
+    torch.manual_seed(0)
+    graph = onnx.load_from_string(export_teacher(FixedLength(place), torch.randn(70, 8, 3)).content).graph
+    assert [size.dim_value for size in graph.input[0].type.tensor_type.shape.dim[1:]] == [8, 3]
+    assert "GRU" in {node.op_type for node in graph.node}
 
 
 def test_export_leaves_the_members_as_they_were(exported: tuple[Game, Outcome, list[Graph]]):
