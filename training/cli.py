@@ -98,7 +98,8 @@ def train(
     picture: bool = True,
 ) -> Bundle:
     """Everything that the command does: teacher, rounds, bundle; with `picture` also baselines and picture."""
-    prepared = recipe.prepare(config)
+    with ranks.one_first():
+        prepared = recipe.prepare(config)
     checkpoint = checkpoint_of(models, recipe.name, config, prepared.data, prepared.classes, prepared.teacher)
     with run_of(checkpoint, config, resume=resume):
         game = _prepare_game(prepared, config, checkpoint, reporter)

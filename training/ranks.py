@@ -74,6 +74,21 @@ def wait() -> None:
         distributed.barrier()
 
 
+@contextlib.contextmanager
+def one_first() -> Iterator[None]:
+    """One process of each machine goes through the block alone, then the others: what it downloads, they find.
+
+    They go through it as well where it failed, so that each fails for itself and none waits in vain.
+    """
+    if local() != 0:
+        wait()
+    try:
+        yield
+    finally:
+        if local() == 0:
+            wait()
+
+
 def share(rows: Rows) -> Rows:
     """This process's rows of something that all of them hold: every size-th, so each row has exactly one owner."""
     if size() == 1:

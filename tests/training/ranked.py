@@ -6,6 +6,7 @@ what it knows in FOLDER/<rank>.pt.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,22 @@ def play(folder: Path) -> dict[str, Any]:
     }
 
 
+def prepare(folder: Path) -> bool:
+    """Whether somebody was here before; the first one of all says that it cannot be done, which ends nothing."""
+    before = (folder / "prepared").exists()
+    (folder / "prepared").touch()
+    if not before:
+        raise ValueError
+    return before
+
+
+def prepared_before(folder: Path) -> bool:
+    with contextlib.suppress(ValueError), ranks.one_first():
+        return prepare(folder)
+    return False
+
+
 if __name__ == "__main__":
     with ranks.joined("cpu"):
-        torch.save(play(Path(sys.argv[1])), Path(sys.argv[1]) / f"{ranks.rank()}.pt")
+        known = {"prepared_before": prepared_before(Path(sys.argv[1]))}
+        torch.save(play(Path(sys.argv[1])) | known, Path(sys.argv[1]) / f"{ranks.rank()}.pt")

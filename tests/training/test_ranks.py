@@ -100,6 +100,11 @@ def test_a_process_without_a_sample_in_a_batch_takes_the_same_step(found):
             close(share["tiny"][name], value)
 
 
+@pytest.mark.slow
+def test_what_the_first_process_prepares_the_others_find(found):
+    assert [share["prepared_before"] for share in found[1]] == [False, True]
+
+
 def test_alone_nothing_is_shared_and_nothing_is_rounded():
     x = torch.randn(5, 3, dtype=torch.float64)
     assert ranks.size() == 1
