@@ -170,6 +170,7 @@ def _check_agreement(manifest: Manifest, graphs: Mapping[str, bytes]) -> None:
 
 def _write_aside(target: Path, files: Mapping[str, bytes]) -> Path:
     aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    _remove_abandoned(target)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     for name, content in files.items():
@@ -179,6 +180,26 @@ def _write_aside(target: Path, files: Mapping[str, bytes]) -> Path:
             os.fsync(file.fileno())
     _fsync(aside)
     return aside
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Remove what killed jobs left aside when they wrote this version."""
+    for aside in target.parent.glob(f".{target.name}.*.partial"):
+        pid = aside.name.split(".")[2]
+        if pid.isdecimal() and not _alive(int(pid)):
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":
+        return True  # nobody is asked there: any signal would end it
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
 
 
 def _fsync(folder: Path) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,17 @@ def test_an_interrupted_write_leaves_no_half_bundle(models: Path, monkeypatch: p
     assert list_versions(models, "tiny") == []
     assert write_tiny(models).manifest.version == 1
     assert open_bundle(models, "tiny").manifest.version == 1
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_write_of_that_version(models: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = [models / "tiny" / f".1.{pid}.partial" for pid in (ended.pid, os.getppid(), "word")]
+    for folder in left:
+        folder.mkdir(parents=True)
+        (folder / "member_00.onnx").touch()
+    write_tiny(models)
+    assert [folder.exists() for folder in left] == [False, True, True], "only where the writer is no more"
 
 
 def write_some(models: Path) -> None:
