@@ -36,22 +36,25 @@ def fingerprint(
 def teacher_sha256(teacher: nn.Module | Logits) -> str:
     """Hash of a teacher: of its logits, or of its type and every tensor of its state."""
     digest = hashlib.sha256(type(teacher).__qualname__.encode())
-    for name, value in _tensors(teacher):
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for what, content in _state(teacher) if isinstance(teacher, nn.Module) else _parts(teacher):
+        digest.update(what.encode())
+        digest.update(content)
     return digest.hexdigest()
 
 
-def _tensors(teacher: nn.Module | Logits) -> Iterator[tuple[str, Tensor]]:
-    if isinstance(teacher, nn.Module):
-        for name, value in teacher.state_dict().items():
-            if isinstance(value, Tensor) and not is_lazy(value):
-                yield name, value
-        return
-    for field in dataclasses.fields(teacher):
-        array = getattr(teacher, field.name)
+def _state(teacher: nn.Module) -> Iterator[tuple[str, bytes]]:
+    for name, value in teacher.state_dict().items():
+        if isinstance(value, Tensor) and not is_lazy(value):
+            plain = value.detach().to_dense().cpu().contiguous().reshape(-1)
+            yield f"{name}{tuple(value.shape)}{value.dtype}", plain.view(torch.uint8).numpy().tobytes()
+
+
+def _parts(logits: Logits) -> Iterator[tuple[str, bytes]]:
+    for field in dataclasses.fields(logits):
+        array = getattr(logits, field.name)
         if isinstance(array, np.ndarray) and array.dtype.kind == "f":  # whatever else it is, it is refused later
-            yield field.name, torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+            plain = array.astype(array.dtype.newbyteorder("="))
+            yield f"{field.name}{plain.shape}{plain.dtype}", plain.tobytes()
 
 
 def _described(model_class: ModelClass) -> str:

@@ -28,6 +28,7 @@ def alone(folder: Path, refusal: str | None = None) -> Iterator[None]:
         Busy: another is inside, and there is a `refusal`.
     """
     if sys.platform == "win32":
+        folder.mkdir(parents=True, exist_ok=True)
         yield
         return
     descriptor = _lock(folder, refusal)
