@@ -57,7 +57,10 @@ class Bench:
     @cached_property
     def teacher(self) -> nn.Module | Logits:
         """Trained here if the recipe brings none; kept in the work folder, because several experiments want it."""
-        checkpoint = self._checkpoint("teacher", self.config, self.prepared.teacher)
+        brought = self.prepared.teacher
+        if isinstance(brought, nn.Module | Logits):
+            return brought
+        checkpoint = self._checkpoint("teacher", self.config, brought)
         with alone(checkpoint.folder), repeatable(self.config.threads):  # of two who want it, one waits for the other
             return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
 
