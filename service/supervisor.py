@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from service.engine.executor import Executor
@@ -72,9 +73,18 @@ class Supervisor:
         # What is kept lives on the executor of the dead thread, in a state that nobody can vouch for.
         context.kept.clear("the device has been restarted since")
         context.streams.drain()
-        executor = await asyncio.to_thread(self._new_executor)
         bundles = {one.key: one.bundle for one in context.deployments.all()}
+        # Before another is opened: there may be no memory for both.
+        await asyncio.to_thread(_free, context.host.executor, list(bundles))
+        executor = await asyncio.to_thread(self._new_executor)
         await context.host.revive(executor, self._new_scheduler(), bundles)
         context.ready = True
         context.metrics.restarted()
         log.warning("the device thread has been restarted; it will not be restarted again")
+
+
+def _free(executor: Executor, models: Iterable[str]) -> None:
+    """Give back what a dead thread's executor holds, as far as it still can."""
+    for model in models:
+        with suppress(Exception):
+            executor.unload(model)

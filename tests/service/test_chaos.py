@@ -230,20 +230,23 @@ def status(server: Server, path: str) -> int:
 
 
 def test_a_killed_device_thread_comes_back_once(tiny: Bundle, models: Path):
-    opening, go_on = threading.Event(), threading.Event()
+    opening, go_on, mortal = threading.Event(), threading.Event(), Mortal()
+    held: list[list[str]] = []
 
     def fresh() -> Executor:
+        held.append(list(mortal._members))
         opening.set()
         assert go_on.wait(60)
         return Mortal()
 
-    with storm(models, Mortal(), new_executor=fresh) as server, AnytimeClient(server.url) as client:
+    with storm(models, mortal, new_executor=fresh) as server, AnytimeClient(server.url) as client:
         kept = client.predict(samples(1), max_members=1, keep_ms=60_000)
         answer = client.predict(samples(2), request_id="evil", outputs=["logits"])
         assert (answer.members_used, answer.stopped_by) == (1, "shutdown")
         got = np.array([one.logits for one in answer.predictions])
         np.testing.assert_allclose(got, next(running_average(tiny, samples(2))), atol=1e-5)
         assert opening.wait(60)
+        assert held == [[]], "there may be no memory for both"
         assert (status(server, "/readyz"), status(server, "/healthz")) == (503, 200)
         with pytest.raises(AnytimeError) as caught:
             client.predict(samples(1))
