@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import orjson
@@ -38,7 +37,8 @@ from service.errors import (
 )
 from service.ingress import Visit
 from service.mailbox import Gone, Idle, Mailbox, Message, Stopped
-from service.routes.answering import check_deadline, check_open, deadline_of, overloaded, predictions, published_of
+from service.routes.answering import check_deadline, check_open, deadline_of, overloaded, published_of
+from service.routes.stream_events import ChunkAnswer, event_of, opening
 from service.stream_metrics import ChunkOutcome, Ending
 from service.stream_schemas import EndedBy, StreamKnobs
 
@@ -55,18 +55,6 @@ class _End(NamedTuple):
 
     ending: Ending
     code: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """What has been said of the sequence up to some step."""
-
-    steps: int
-    published: Published
-    stopped_by: StoppedBy
-    elapsed_ms: float
-    confidence: float | None
-    """Calibrated; None for a regression."""
 
 
 class Conversation:
@@ -103,7 +91,7 @@ class Conversation:
         self._profile = deployment.profile.first(len(deployment.manifest.streaming))
         self._ticket: Ticket | None = None
         self._outputs: set[str] = set(wanted.outputs)
-        self._answer: _Answer | None = None
+        self._answer: ChunkAnswer | None = None
         self._chunk: Visit | None = None
         """Of the chunk whose event has not been sent yet."""
 
@@ -113,7 +101,7 @@ class Conversation:
         end = _End("hung_up", NORMAL)
         try:
             await self._socket.accept(headers=[(b"x-request-id", self._visit.request_id.encode())])
-            await self._send(self._opening())
+            await self._send(opening(self._manifest, self._visit.request_id))
             listening = asyncio.create_task(self._mailbox.listen())
             end = await self._converse()
             await self._close(end.code)
@@ -198,7 +186,7 @@ class Conversation:
             self._chunk = visit
         return None
 
-    async def _run(self, part: Part, said: Said, visit: Visit) -> _Answer:
+    async def _run(self, part: Part, said: Said, visit: Visit) -> ChunkAnswer:
         context = self._context
         deadline = deadline_of(self._deadline_ms, visit, context)
         check_open(context)
@@ -226,7 +214,7 @@ class Conversation:
         published = published_of(outcome, ticket, visit, context)
         elapsed_ms = round((context.clock.now() - visit.arrived) * 1e3, 3)
         certain = self._certainty(published)
-        return _Answer(part.chunks * self._chunk_steps, published, outcome.stopped_by, elapsed_ms, certain)
+        return ChunkAnswer(part.chunks * self._chunk_steps, published, outcome.stopped_by, elapsed_ms, certain)
 
     def _exit(self, total: int) -> Exit | None:
         if self._exit_confidence is None:
@@ -259,40 +247,12 @@ class Conversation:
 
     async def _tell(self, event: Literal["chunk", "final"], ended_by: EndedBy | None, problem: Problem | None) -> None:
         answer = self._answer if problem is None or event == "final" else None
-        await self._send(
-            {
-                "event": event,
-                "steps_seen": self._steps_seen,
-                "steps": 0 if answer is None else answer.steps,
-                "members_used": 0 if answer is None else answer.published.members,
-                "members_total": len(self._manifest.streaming),
-                **self._numbers(answer),
-                "elapsed_ms": None if answer is None else answer.elapsed_ms,
-                "stopped_by": None if answer is None else answer.stopped_by,
-                "ended_by": ended_by,
-                "problem": None if problem is None else {"code": problem.code, "detail": problem.detail},
-            }
-        )
-
-    def _numbers(self, answer: _Answer | None) -> dict[str, Any]:
-        if self._manifest.task == "regression":
-            return {"values": None if answer is None else answer.published.logits[0]}
-        if answer is None:
-            return {"class": None, "index": None, "confidence": None}
-        prediction = predictions(answer.published, self._manifest, self._outputs)[0]
-        return {**prediction, "confidence": answer.confidence}
-
-    def _opening(self) -> dict[str, object]:
-        chunk = self._manifest.chunk_input
-        return {
-            "event": "open",
-            "model": self._manifest.name,
-            "version": self._manifest.version,
-            "request_id": self._visit.request_id,
-            "chunk": {"dtype": chunk.dtype, "shape": list(chunk.shape)},
-            "steps_total": self._manifest.input.shape[0],
-            "members_total": len(self._manifest.streaming),
+        told = event_of(event, answer, self._manifest, self._steps_seen, self._outputs)
+        told |= {
+            "ended_by": ended_by,
+            "problem": None if problem is None else {"code": problem.code, "detail": problem.detail},
         }
+        await self._send(told)
 
     async def _send(self, event: dict[str, Any]) -> None:
         text = orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY).decode()
