@@ -2,7 +2,7 @@
 
 Writing is all or nothing: everything goes into a hidden folder beside the target, each file and the folder
 are fsynced, and one rename makes the version appear. A killed job leaves at most a hidden folder, which no
-reader sees and which the next write of the same version removes.
+reader sees and which a write of the same version removes after an hour.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ from bundle.errors import BundleNotFound, InvalidBundle
 from bundle.manifest import FORMAT_VERSION, Manifest, valid_name
 
 MANIFEST = "manifest.json"
+
+ABANDONED_S = 3600.0
+"""Nobody takes as long between two files of a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,9 @@ def _remove_abandoned(target: Path) -> None:
     """Remove what killed jobs left aside when they wrote this version."""
     for aside in target.parent.glob(f".{target.name}.*.partial"):
         pid = aside.name.split(".")[2]
-        if pid.isdecimal() and not _alive(int(pid)):
+        # A process of another container or host is not seen, but does not write for so long either.
+        old = time.time() - aside.stat().st_mtime > ABANDONED_S
+        if old and pid.isdecimal() and not _alive(int(pid)):
             shutil.rmtree(aside, ignore_errors=True)
 
 

@@ -14,6 +14,8 @@ from service.errors import ForeignOrigin, NotFound, Problem, Unauthorized
 PROBES = frozenset({"/healthz", "/readyz"})
 """Orchestrators ask these without a key, on either port."""
 
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
 
 class Access:
     """Decides on the head of a request, before its body is read.
@@ -76,7 +78,10 @@ def is_foreign(headers: Mapping[bytes, bytes]) -> bool:
     if origin is None:
         return False
     try:
-        return urlsplit(origin).netloc != headers.get(b"host")
+        page = urlsplit(origin.decode("latin-1"))
+        here = urlsplit(f"{page.scheme}://{headers.get(b'host', b'').decode('latin-1')}")
+        default = DEFAULT_PORTS.get(page.scheme)
+        return (page.hostname, page.port or default) != (here.hostname, here.port or default) or page.hostname is None
     except ValueError:
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import orjson
@@ -30,8 +31,9 @@ class AnytimeError(Exception):
 def raise_problem(status: int, reason: str, content_type: str | None, body: bytes) -> NoReturn:
     """Raise the `AnytimeError` of an answer that is none."""
     if content_type is not None and content_type.partition(";")[0].strip().lower() == "application/problem+json":
-        document = orjson.loads(body)
-        if "code" in document:
-            raise AnytimeError(document["status"], document["code"], document["detail"], document)
+        with suppress(orjson.JSONDecodeError):
+            document = orjson.loads(body)
+            if isinstance(document, dict) and document.keys() >= {"status", "code", "detail"}:
+                raise AnytimeError(document["status"], document["code"], document["detail"], document)
     # Not this service: a proxy in between, for example, which may have problems of its own.
     raise AnytimeError(status, "no_problem_document", reason, {})

@@ -134,7 +134,7 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 def _post_array(url: str, inputs: npt.NDArray[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     # An empty list is nothing to ask for; in a query it would be a list of one empty text.
-    given = {name: value for name, value in fields.items() if value != []}
+    given = {name: value for name, value in fields.items() if name != "outputs" or len(value)}
     query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in given.items()})
     return {
         "url": f"{url}?{query}" if query else url,

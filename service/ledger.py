@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from service.deployments import Deployment
+from service.engine.ticket import Labelled
 
 Classes = npt.NDArray[np.intp]
 Values = npt.NDArray[np.float32]
-Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +30,8 @@ class Answered:
     comparable: int | None = None
     """The first so many prefixes were reached by all rows, hard or easy: what is counted of them says how good they are
     in general. None: all."""
-    labelled: int = 0
-    """The first so many prefixes have been labelled before: this answer goes on from them."""
+    labelled: Labelled = field(default_factory=Labelled)
+    """Prefixes that have been labelled, of this answer or of one that it goes on from."""
 
 
 class Ledger:
@@ -41,22 +40,13 @@ class Ledger:
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._answers: OrderedDict[str, Answered] = OrderedDict()
-        self._labelled: OrderedDict[str, int] = OrderedDict()
 
-    def remember(self, request_id: str, answered: Answered, *, goes_on: bool = False) -> None:
-        """Keep an answer; one of the same id is replaced.
-
-        Args:
-            request_id: of the request.
-            answered: the answer.
-            goes_on: whether it continues the last one of this id, whose prefixes may have been labelled.
-        """
-        labelled, before = self._labelled.pop(request_id, 0), self._answers.get(request_id)
-        if goes_on:
-            labelled = max(labelled, before.labelled if before is not None else 0)
-            answered = replace(answered, labelled=labelled)
+    def remember(self, request_id: str, answered: Answered) -> None:
+        """Keep an answer; one of the same id is replaced."""
         self._answers[request_id] = answered
-        _trim(self._answers, request_id, self._capacity)
+        self._answers.move_to_end(request_id)
+        while len(self._answers) > self._capacity:
+            self._answers.popitem(last=False)
 
     def find(self, request_id: str) -> Answered | None:
         """The answer, or None."""
@@ -66,11 +56,4 @@ class Ledger:
         """Drop an answer that has been labelled: no sample counts twice for a prefix."""
         answered = self._answers.pop(request_id, None)
         if answered is not None:
-            self._labelled[request_id] = max(len(answered.classes_by_prefix), len(answered.values_by_prefix))
-            _trim(self._labelled, request_id, self._capacity)
-
-
-def _trim(entries: OrderedDict[str, Entry], latest: str, capacity: int) -> None:
-    entries.move_to_end(latest)
-    while len(entries) > capacity:
-        entries.popitem(last=False)
+            answered.labelled.prefixes = max(len(answered.classes_by_prefix), len(answered.values_by_prefix))

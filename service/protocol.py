@@ -147,7 +147,14 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What came is not HTTP; `msg`, uvicorn's, says no more than that."""
-        self._answer(MalformedRequest("What came is no HTTP/1.1 request: check what the client sends, and to where."))
+        problem = MalformedRequest("What came is no HTTP/1.1 request: check what the client sends, and to where.")
+        problem.headers["connection"] = "close"
+        if self._receiving is _Receiving.BODY and not self.pipeline and not self.cycle.response_started:
+            # The head was one: the application is waiting for this body, and answers.
+            self._receiving = _Receiving.NOTHING
+            self._give_up(problem)
+        else:
+            self._answer(problem)
 
     def on_message_begin(self) -> None:
         """A head has begun."""
@@ -248,8 +255,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _answer(self, problem: Problem) -> None:
         """Answer in place of the application, unless it is answering; then the connection goes without a word."""
-        self._on_rejected(problem.code)
         if self.cycle is None or self.cycle.response_complete:
+            self._on_rejected(problem.code)
             body = document(problem, uuid.uuid4().hex)
             head = b"content-type: application/problem+json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
             self.transport.write(STATUS_LINE[problem.status] + head % len(body) + body)

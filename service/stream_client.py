@@ -98,8 +98,10 @@ async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[An
 
 
 def _url(base_url: str, knobs: Mapping[str, Any]) -> str:
-    given = {name: value for name, value in knobs.items() if value is not None and value != []}
-    query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in given.items()})
+    given = {
+        name: ",".join(value) if name == "outputs" else value for name, value in knobs.items() if value is not None
+    }
+    query = urlencode({name: value for name, value in given.items() if value != ""})
     # http becomes ws, https becomes wss.
     return f"ws{base_url.rstrip('/').removeprefix('http')}/stream?{query}"
 

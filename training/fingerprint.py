@@ -34,7 +34,10 @@ def fingerprint(
 
 
 def teacher_sha256(teacher: nn.Module | Logits) -> str:
-    """Hash of a teacher: of its logits, or of its type and every tensor of its state."""
+    """Hash of a teacher: of its logits, or of its type and every tensor of its state.
+
+    What is no part of the state, such as a plain attribute, is not seen.
+    """
     digest = hashlib.sha256(type(teacher).__qualname__.encode())
     for what, content in _state(teacher) if isinstance(teacher, nn.Module) else _parts(teacher):
         digest.update(what.encode())
@@ -44,9 +47,17 @@ def teacher_sha256(teacher: nn.Module | Logits) -> str:
 
 def _state(teacher: nn.Module) -> Iterator[tuple[str, bytes]]:
     for name, value in teacher.state_dict().items():
-        if isinstance(value, Tensor) and not is_lazy(value):
-            plain = value.detach().to_dense().cpu().contiguous().reshape(-1)
-            yield f"{name}{tuple(value.shape)}{value.dtype}", plain.view(torch.uint8).numpy().tobytes()
+        yield from _tensors(name, value)
+
+
+def _tensors(name: str, value: object) -> Iterator[tuple[str, bytes]]:
+    """Of one entry; quantised layers keep theirs in tuples."""
+    if isinstance(value, tuple | list):
+        for position, part in enumerate(value):
+            yield from _tensors(f"{name}.{position}", part)
+    elif isinstance(value, Tensor) and not is_lazy(value):
+        plain = (value.dequantize() if value.is_quantized else value.detach().to_dense()).cpu().contiguous().reshape(-1)
+        yield f"{name}{tuple(value.shape)}{value.dtype}", plain.view(torch.uint8).numpy().tobytes()
 
 
 def _parts(logits: Logits) -> Iterator[tuple[str, bytes]]:
@@ -58,5 +69,11 @@ def _parts(logits: Logits) -> Iterator[tuple[str, bytes]]:
 
 
 def _described(model_class: ModelClass) -> str:
-    """Every field of a dataclass; only the name of another, whose own repr would be an address."""
-    return model_class.name if type(model_class).__repr__ is object.__repr__ else repr(model_class)
+    """Every field of a dataclass, and only the name of anything else.
+
+    Functions in fields go by name too: what they are printed as is an address, another one in each process.
+    """
+    fields = getattr(model_class, "__dataclass_fields__", {})
+    values = {key: getattr(model_class, key) for key in fields}
+    named = {key: getattr(value, "__qualname__", None) or repr(value) for key, value in values.items()}
+    return f"{type(model_class).__qualname__} {model_class.name} {named}"

@@ -24,8 +24,8 @@ MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
 FEW_STEPS = 20
-"""With fewer, the rehearsal counts for those that are missing, if it was faster: of a few steps the 95 % quantile is
-the slowest, and after one hiccup in a quiet hour everybody would be turned away until it is forgotten."""
+"""Among fewer, a single slow one is doubted: of a few steps the 95 % quantile is the slowest, and after one hiccup in a
+quiet hour everybody would be turned away until it is forgotten."""
 
 
 class MemberCost:
@@ -50,8 +50,8 @@ class MemberCost:
             duration / median for size, median in zip(self.rows, medians, strict=True) for duration in durations_s[size]
         )
         self._rehearsed_ratio = at_quantile(ratios, safety)
-        weight = FEW_STEPS if rehearsed else 0
-        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, weight)
+        few = FEW_STEPS if rehearsed else 0
+        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, few)
         self._curve: dict[int, float] = {}
         self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio

@@ -15,14 +15,16 @@ class RecentQuantile:
         share: which quantile, in (0, 1].
         window: values to look back on.
         memory_s: age at which a value no longer counts.
-        prior: what counts in the place of values that are not known yet, where that makes the quantile smaller.
-        weight: how many values there must be for it to count no more.
+        prior: what counts in the place of a single larger value among few; two in succession are believed.
+        few: with so many values none is doubted.
     """
 
-    def __init__(self, share: float, window: int, memory_s: float, prior: float = 0.0, weight: int = 0) -> None:
+    def __init__(self, share: float, window: int, memory_s: float, prior: float = 0.0, few: int = 0) -> None:
         self._share = share
         self._prior = prior
-        self._weight = weight
+        self._few = few
+        self._larger = False
+        self._in_succession = False
         self._window = window
         self._memory_s = memory_s
         self._timed: deque[tuple[float, float]] = deque()
@@ -39,6 +41,9 @@ class RecentQuantile:
         """Take in a value measured at `now`."""
         if len(self._timed) == self._window:
             self._forget_oldest()
+        # Known for longer than the values: what is measured rarely, but always so, is no outlier.
+        self._in_succession = self._larger and value > self._prior
+        self._larger = value > self._prior
         self._timed.append((now, value))
         insort(self._ordered, value)
         self.holds_until = -math.inf
@@ -49,7 +54,7 @@ class RecentQuantile:
         if now > self.holds_until:
             while self._timed and self._timed[0][0] < now - self._memory_s:
                 self._forget_oldest()
-            self._quantile = self._with_prior() if self._ordered else None
+            self._quantile = at_quantile(self._believed(), self._share) if self._ordered else None
             self.holds_until = self._timed[0][0] + self._memory_s if self._timed else math.inf
         return self._quantile
 
@@ -57,12 +62,12 @@ class RecentQuantile:
         """The middle of the values that were there at the last `get`; None if there were none."""
         return at_quantile(self._ordered, 0.5) if self._ordered else None
 
-    def _with_prior(self) -> float:
-        found = at_quantile(self._ordered, self._share)
-        missing = self._weight - len(self._ordered)
-        if missing <= 0 or found <= self._prior:
-            return found
-        return at_quantile(sorted([*self._ordered, *[self._prior] * missing]), self._share)
+    def _believed(self) -> Sequence[float]:
+        *others, largest = self._ordered
+        single = largest > self._prior and (not others or others[-1] <= self._prior)
+        if len(self._ordered) >= self._few or self._in_succession or not single:
+            return self._ordered
+        return [*others, self._prior]
 
     def _forget_oldest(self) -> None:
         _, value = self._timed.popleft()

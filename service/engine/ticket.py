@@ -76,6 +76,13 @@ class Exit:
     reason: StoppedBy
 
 
+@dataclass(slots=True)
+class Labelled:
+    """How many prefixes of a request's samples have been labelled: shared with all that goes on from it."""
+
+    prefixes: int = 0
+
+
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class Ticket:
     """A request: rows of one model, due at one deadline."""
@@ -126,6 +133,7 @@ class Ticket:
     """When the way that was planned for it must begin, at the latest."""
     on_published: Callable[[], object] | None = None
     """Called on the worker's thread after each published prefix: for who watches the request get better."""
+    labelled: Labelled = field(default_factory=Labelled)
     keep: bool = False
     """Whether its state may be asked for after it has been answered."""
     resumes: Ticket | None = None
@@ -173,6 +181,7 @@ class Ticket:
             member_limit=member_limit,
             limited_by=StoppedBy.COMPLETE if member_limit == self.members_total else StoppedBy.MAX_MEMBERS,
             comparable=self.comparable,
+            labelled=self.labelled,
             priority=self.priority,
             published=published,
             task=self.task,

@@ -136,26 +136,17 @@ def published_of(outcome: Outcome, ticket: Ticket, visit: Visit, context: Contex
 
 
 def close(
-    outcome: Outcome,
-    ticket: Ticket,
-    deployment: Deployment,
-    deadline_ms: float | None,
-    visit: Visit,
-    context: Context,
-    *,
-    goes_on: bool = False,
+    outcome: Outcome, ticket: Ticket, deployment: Deployment, deadline_ms: float | None, visit: Visit, context: Context
 ) -> dict[str, object]:
-    """Count a decided request, remember it for feedback, and give the head of its answer.
-
-    `goes_on` says that it continues an earlier one of the same id.
-    """
+    """Count a decided request, remember it for feedback, and give the head of its answer."""
     published = published_of(outcome, ticket, visit, context)
     # The worker may be running a further member at this moment: count only what is in the answer.
     used = published.members
     classes, values = tuple(ticket.classes_by_prefix[:used]), tuple(ticket.values_by_prefix[:used])
     context.metrics.predicted(ticket, outcome.stopped_by, used, classes)
-    answered = Answered(deployment, classes, published.members_by_row, values, ticket.comparable)
-    context.ledger.remember(visit.request_id, answered, goes_on=goes_on)
+    rows = published.members_by_row
+    answered = Answered(deployment, classes, rows, values, ticket.comparable, ticket.labelled)
+    context.ledger.remember(visit.request_id, answered)
     return {
         "model": deployment.manifest.name,
         "version": deployment.manifest.version,

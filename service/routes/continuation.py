@@ -50,5 +50,5 @@ async def continue_(request_id: str, request: Request) -> Response:
         stopped_by = outcome.stopped_by
     finally:
         kept_ms = keep_on(request_id, kept, ticket, stopped_by, wanted.keep_ms, context)
-    head = close(outcome, ticket, kept.deployment, wanted.deadline_ms, visit, context, goes_on=True)
+    head = close(outcome, ticket, kept.deployment, wanted.deadline_ms, visit, context)
     return encode(head | {"kept_ms": kept_ms}, published, kept.deployment.manifest, set(wanted.outputs))

@@ -53,7 +53,7 @@ def _count_classes(given: FeedbackRequest, answered: Answered, context: Context)
             continue
         correct = int(np.count_nonzero(classes == labels))
         # Behind the first early exit only hard rows are left, which say nothing of how good a prefix is in general.
-        if answered.labelled < members <= (answered.comparable or members):
+        if answered.labelled.prefixes < members <= (answered.comparable or members):
             context.metrics.quality.labelled(answered.deployment.key, members, correct, samples)
     return FeedbackResponse(
         request_id=given.request_id, members_used=len(answered.classes_by_prefix), correct=correct, samples=samples
@@ -67,7 +67,7 @@ def _count_values(given: FeedbackRequest, answered: Answered, context: Context) 
     for members, values in enumerate(answered.values_by_prefix, start=1):
         if values is not None:
             error = float(((values - labels) ** 2).mean(axis=1).sum())
-        if values is not None and members > answered.labelled:
+        if values is not None and members > answered.labelled.prefixes:
             context.metrics.quality.labelled_values(answered.deployment.key, members, error, samples)
     rmse = math.sqrt(error / samples)
     return FeedbackResponse(request_id=given.request_id, members_used=used, rmse=rmse, samples=samples)

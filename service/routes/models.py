@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from bundle import BundleError, BundleNotFound
+from service.body import read_body
 from service.context import Context, context_of
 from service.deployments import Deployment
 from service.engine.execution import Verdict
@@ -85,7 +86,7 @@ async def unload_model(name: str, request: Request, query: Annotated[VersionQuer
 
 async def _check_no_body(request: Request) -> None:
     """Refuse a version where nobody looks for it."""
-    if await request.body():
+    if await read_body(request):
         raise InvalidField("The body must be empty: say the version in the query, as `?version=3`.", field="body")
 
 

@@ -128,7 +128,11 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_write_of_that_version(
     for folder in left:
         folder.mkdir(parents=True)
         (folder / "member_00.onnx").touch()
+        os.utime(folder, (0, 0))
+    just_left = models / "tiny" / f".1.{ended.pid}0.partial"
+    just_left.mkdir()
     write_tiny(models)
+    assert just_left.exists(), "its writer may be in another container"
     assert [folder.exists() for folder in left] == [False, True, True], "only where the writer is no more"
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.access import Access
+from service.access import Access, is_foreign
 from service.errors import ForeignOrigin, NotFound, Unauthorized
 
 KEY, OTHER = "a-key-of-some-length", "another-key-of-some"
@@ -52,7 +52,16 @@ def test_a_path_that_only_looks_like_another_is_nobodys(path: str):
 
 @pytest.mark.parametrize(
     ("origin", "refused"),
-    [(b"http://evil.example", True), (b"http://[", True), (b"null", True), (b"http://here:8000", False), (None, False)],
+    [
+        (b"http://evil.example", True),
+        (b"http://here", True),
+        (b"http://[", True),
+        (b"null", True),
+        (b"", True),
+        (b"http://here:8000", False),
+        (b"http://HERE:8000", False),
+        (None, False),
+    ],
 )
 def test_only_pages_of_this_host_change_what_is_served(origin: bytes | None, refused: bool):
     headers = {b"host": b"here:8000"} | ({} if origin is None else {b"origin": origin})
@@ -63,6 +72,19 @@ def test_only_pages_of_this_host_change_what_is_served(origin: bytes | None, ref
     ):
         found = Access().refuse(scope(method, path), headers)
         assert isinstance(found, ForeignOrigin) == (refused and judged)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        (b"https://here", b"here:443"),
+        (b"https://here:443", b"HERE"),
+        (b"http://here", b"here:80"),
+        (b"http://[::1]", b"[::1]"),
+    ],
+)
+def test_a_port_that_need_not_be_named_is_the_same(origin: bytes, host: bytes):
+    assert not is_foreign({b"origin": origin, b"host": host})
 
 
 def test_without_keys_everyone_may_ask():

@@ -46,6 +46,7 @@ def test_a_typed_caller_may_say_what_a_request_may():
 def test_an_empty_list_of_outputs_asks_for_nothing():
     request = calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": [], "deadline_ms": 5.0})
     assert request["url"] == "/predict?deadline_ms=5.0"
+    assert calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": ()})["url"] == "/predict"
     listed = calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": ["logits", "probabilities"]})
     assert listed["url"] == "/predict?outputs=logits%2Cprobabilities"
 
@@ -68,6 +69,7 @@ def test_a_name_is_one_part_of_a_path():
             "overloaded",
         ),
         ("application/problem+json", {"title": "Bad Gateway", "status": 502}, "no_problem_document"),
+        ("application/problem+json", {"code": "x"}, "no_problem_document"),
         ("text/html", {}, "no_problem_document"),
     ],
 )
@@ -77,3 +79,9 @@ def test_a_problem_is_raised_whoever_it_is_of(media_type: str, document: dict[st
         calls.read(response, Progress)
     assert caught.value.code == code
     assert caught.value.retry_after_s == document.get("retry_after_s")
+
+
+def test_a_problem_that_was_cut_off_is_none_of_this_service():
+    response = httpx.Response(502, content=b'{"code": "over', headers={"content-type": "application/problem+json"})
+    with pytest.raises(AnytimeError, match="no_problem_document"):
+        calls.read(response, Progress)

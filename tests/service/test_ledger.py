@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from bundle import Bundle
@@ -33,26 +35,15 @@ def test_what_was_labelled_is_forgotten(tiny: Bundle):
     assert ledger.find("a") is None
 
 
-def test_an_answer_that_goes_on_remembers_what_was_labelled(tiny: Bundle):
-    ledger = Ledger(capacity=2)
-    ledger.remember("a", answered(tiny))
+def test_what_was_labelled_is_known_to_all_that_goes_on_from_it(tiny: Bundle):
+    ledger, first = Ledger(capacity=2), answered(tiny)
+    ledger.remember("a", first)
     ledger.forget("a")
-    ledger.remember("a", answered(tiny), goes_on=True)
-    assert ledger.find("a").labelled == 1
-    ledger.remember("a", answered(tiny), goes_on=True)
-    assert ledger.find("a").labelled == 1, "however often it goes on"
+    # A stranger of the same name, then the first goes on.
     ledger.remember("a", answered(tiny))
-    assert ledger.find("a").labelled == 0, "another request of the same name"
-
-
-def test_what_was_labelled_is_bounded_too(tiny: Bundle):
-    ledger = Ledger(capacity=2)
-    for name in ("a", "b", "c"):
-        ledger.remember(name, answered(tiny))
-        ledger.forget(name)
-    for name, labelled in (("a", 0), ("b", 1), ("c", 1)):
-        ledger.remember(name, answered(tiny), goes_on=True)
-        assert ledger.find(name).labelled == labelled
+    assert ledger.find("a").labelled.prefixes == 0
+    ledger.remember("a", replace(answered(tiny), labelled=first.labelled))
+    assert ledger.find("a").labelled.prefixes == 1
 
 
 def test_no_capacity_remembers_nothing(tiny: Bundle):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -42,6 +43,38 @@ def test_a_class_without_a_repr_is_known_by_its_name():
     data, logits = toy_data()
     one, same = (fingerprint("toy", {}, data, [Described()], logits) for _ in range(2))
     assert one == same, "not by its address, which the next process does not have"
+
+
+@dataclasses.dataclass(frozen=True)
+class Made:
+    """A model class of somebody's own, with a function in a field."""
+
+    make: Callable[[int], nn.Module]
+    width: int = 2
+    name: str = "made"
+
+
+def test_a_function_in_a_field_is_known_by_its_name():
+    data, logits = toy_data()
+    one, same, other = (
+        fingerprint("toy", {}, data, [Made(make, width)], logits)
+        for make, width in ((lambda n: nn.Linear(n, n), 2), (lambda n: nn.Linear(n, n), 2), (nn.Identity, 3))
+    )
+    assert one == same
+    assert other != one
+
+
+def test_weights_in_tuples_are_seen():
+    class Packed(nn.Module):
+        def __init__(self, *packed: torch.Tensor) -> None:
+            super().__init__()
+            self.packed = packed
+
+        def get_extra_state(self) -> object:
+            return self.packed[0], [self.packed[1]]
+
+    one, same, other = (teacher_sha256(Packed(torch.ones(2), torch.full((2,), last))) for last in (1.0, 1.0, 2.0))
+    assert one == same != other
 
 
 def test_logits_are_known_by_their_values_in_any_layout():

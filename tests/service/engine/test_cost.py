@@ -40,15 +40,24 @@ def test_one_outlier_in_fifty_does_not_move_the_prediction():
     assert cost.predict(1, now=0.0) == pytest.approx(0.010)
 
 
+@pytest.mark.parametrize("safety", [0.9, 0.95, 0.99, 1.0])
 @pytest.mark.parametrize("known", [0, 1, 5, 17])
-def test_one_hiccup_among_few_steps_is_not_the_next_step(known: int):
-    cost = steady()
+def test_one_hiccup_among_few_steps_is_not_the_next_step(known: int, safety: float):
+    cost = steady(safety=safety)
     for _ in range(known):
         cost.observe(1, 0.010, now=0.0)
     cost.observe(1, 0.5, now=0.0)
     assert cost.predict(1, now=0.0) == pytest.approx(0.010)
     cost.observe(1, 0.5, now=0.0)
     assert cost.predict(1, now=0.0) == pytest.approx(0.5), "twice is no hiccup"
+
+
+def test_what_is_always_slow_is_learned_however_rarely_it_is_run():
+    cost = steady()
+    for step in range(2):
+        now = step * 2 * MEMORY_S
+        cost.observe(1, 0.5, now)
+        assert cost.predict(1, now) == pytest.approx(0.5 if step else 0.010)
 
 
 def test_a_rehearsal_that_was_too_slow_is_forgotten_with_the_first_step():
