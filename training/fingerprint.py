@@ -69,11 +69,11 @@ def _parts(logits: Logits) -> Iterator[tuple[str, bytes]]:
 
 
 def _described(model_class: ModelClass) -> str:
-    """Every field of a dataclass, and only the name of anything else.
+    """Every field of a dataclass that it is printed with, and only the name of anything else.
 
     Functions in fields go by name too: what they are printed as is an address, another one in each process.
     """
     fields = getattr(model_class, "__dataclass_fields__", {})
-    values = {key: getattr(model_class, key) for key in fields}
+    values = {key: getattr(model_class, key) for key, field in fields.items() if field.repr}
     named = {key: getattr(value, "__qualname__", None) or repr(value) for key, value in values.items()}
     return f"{type(model_class).__qualname__} {model_class.name} {named}"
