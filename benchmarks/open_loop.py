@@ -51,11 +51,11 @@ class Hit:
     """How late the client itself was."""
 
 
-def poisson(rate: float, seconds: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    """Arrival times of a Poisson process of `rate` a second, up to `seconds`."""
-    gaps = random.exponential(1 / rate, size=max(16, int(2 * rate * seconds)))
+def poisson(rate: float, seconds: float, random: np.random.Generator, at_least: int = 0) -> npt.NDArray[np.float64]:
+    """Arrival times of a Poisson process of `rate` a second, up to `seconds`, or until `at_least` have arrived."""
+    gaps = random.exponential(1 / rate, size=max(16, at_least, int(2 * rate * seconds)))
     times = np.cumsum(gaps)
-    return times[times < seconds]
+    return times[: max(at_least, int(np.searchsorted(times, seconds)))]
 
 
 def fire(address: str, shots: Sequence[Shot]) -> list[Hit]:

@@ -11,8 +11,9 @@ import argparse
 import contextlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ LOADS = (0.1, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0)
 DEADLINES_MS = {"20": (20.0,), "50": (50.0,), "100": (100.0,), "mixed": (20.0, 50.0, 100.0)}
 SAMPLES = 2000
 STAGES = MEMBERS + 1
+LEAST = 60
+"""Requests of a cell, in each repetition: at light load it lasts until it holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,22 @@ class Arm:
     address: str
     knobs: Callable[[float], dict[str, Any]]
     """Fields of a request, given its deadline in milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Requests of one cell."""
+
+    times: npt.NDArray[np.float64]
+    """(requests,), seconds after the start, ascending."""
+    numbers: npt.NDArray[np.intp]
+    """(requests,), of the samples."""
+    budgets_ms: npt.NDArray[np.float64]
+    """(requests,)"""
+
+
+Send = Callable[[str, Sequence[Shot]], list[Hit]]
+"""To an address; what came of each shot."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +115,31 @@ def arms(folder: Path, recording: Recording) -> Iterator[tuple[list[Arm], float]
         )
 
 
-def measure(arm: Arm, load: float, rate: float, deadlines: str, seconds: float, recording: Recording) -> Cell:
-    """One run of one arm; the same arrivals and samples for every arm."""
-    random = np.random.default_rng([round(10 * load), *map(ord, deadlines)])
-    times = poisson(load * rate, seconds, random)
-    numbers = random.integers(0, len(recording.labels), len(times))
-    budgets = random.choice(DEADLINES_MS[deadlines], len(times))
+def schedule(load: float, rate: float, deadlines: str, seconds: float, repetition: int, samples: int) -> Schedule:
+    """What is asked in one cell: the same of every arm, other requests in each repetition."""
+    random = np.random.default_rng([*np.float64(load).tobytes(), repetition, *deadlines.encode()])
+    times = poisson(load * rate, seconds, random, LEAST)
+    return Schedule(
+        times,
+        numbers=random.integers(0, samples, len(times)),
+        budgets_ms=random.choice(DEADLINES_MS[deadlines], len(times)),
+    )
+
+
+def measure(
+    arm: Arm, load: float, deadlines: str, asked: Schedule, labels: npt.NDArray[Any], send: Send = fire
+) -> Cell:
+    """One run of one arm."""
     shots = [
         Shot(float(at), "/predict", _composer(arm, images(np.array([number]))), float(ms) / 1e3)
-        for at, number, ms in zip(times, numbers, budgets, strict=True)
+        for at, number, ms in zip(asked.times, asked.numbers, asked.budgets_ms, strict=True)
     ]
-    hits = fire(arm.address, shots)
+    hits = send(arm.address, shots)
     answers = [orjson.loads(hit.content) if hit.status == 200 else None for hit in hits]
     timely = [hit.status == 200 and hit.seconds <= shot.deadline_s for hit, shot in zip(hits, shots, strict=True)]
     right = [
-        answer is not None and answer["predictions"][0]["index"] == recording.labels[number]
-        for answer, number in zip(answers, numbers, strict=True)
+        answer is not None and answer["predictions"][0]["index"] == labels[number]
+        for answer, number in zip(answers, asked.numbers, strict=True)
     ]
     used = [answer.get("members_used", 0) for answer in answers if answer is not None]
     return Cell(
@@ -194,7 +222,7 @@ def tables(cells: dict[tuple[str, str, float], Cell], names: list[str], loads: l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run")
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run, at least")
     parser.add_argument("--repetitions", type=int, default=1)
     parser.add_argument("--loads", type=float, nargs="+", default=list(LOADS))
     parser.add_argument("--deadlines", nargs="+", choices=DEADLINES_MS, default=list(DEADLINES_MS))
@@ -205,10 +233,9 @@ def main() -> None:
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as folder, arms(Path(folder), recording) as (served, rate):
         # Arms in turn, so that a noisy minute of the machine hits all of them.
-        for _ in range(options.repetitions):
-            for deadlines in options.deadlines:
-                for load in options.loads:
-                    cells += [measure(arm, load, rate, deadlines, options.seconds, recording) for arm in served]
+        for repetition, deadlines, load in product(range(options.repetitions), options.deadlines, options.loads):
+            asked = schedule(load, rate, deadlines, options.seconds, repetition, SAMPLES)
+            cells += [measure(arm, load, deadlines, asked, recording.labels) for arm in served]
         names = [arm.name for arm in served]
     pooled = pool(cells)
     print(tables(pooled, names, options.loads))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import open_loop
-from benchmarks.open_loop import Shot, fire, poisson
+from benchmarks.open_loop import Hit, Shot, fire, poisson
 from benchmarks.recorded import MEMBERS, calibrated, images, record, write_recorded, write_teacher
-from benchmarks.timely import Cell, pool
+from benchmarks.timely import LEAST, Arm, Cell, Schedule, measure, pool, schedule
 from bundle.reference import running_average
 
 NUMBERS = np.array([0, 3, 256, 299])
@@ -40,6 +40,63 @@ def test_arrivals_are_a_poisson_process():
     assert times[-1] < 20
     # The number has the mean as its variance: five standard deviations.
     assert abs(len(times) - 20_000) < 5 * np.sqrt(20_000)
+
+
+def test_at_light_load_arrivals_go_on_until_there_are_enough():
+    light = poisson(1.0, 20.0, np.random.default_rng(0), at_least=60)
+    assert len(light) == 60
+    assert light[-1] > 20
+    np.testing.assert_array_equal(light[light < 20], poisson(1.0, 20.0, np.random.default_rng(0)))
+    assert len(poisson(1000.0, 20.0, np.random.default_rng(0), at_least=60)) > 19_000
+
+
+def requests(load: float, deadlines: str = "20", repetition: int = 0) -> bytes:
+    return schedule(load, 100.0, deadlines, 3.0, repetition, samples=300).numbers[:LEAST].tobytes()
+
+
+def test_no_two_cells_and_no_two_repetitions_ask_the_same():
+    cells = [
+        (load, deadlines, repetition)
+        for load in (0.01, 0.02, 0.1)
+        for deadlines in ("20", "50")
+        for repetition in range(3)
+    ]
+    assert len({requests(*cell) for cell in cells}) == len(cells)
+    assert requests(0.1) == requests(0.1), "but every arm is asked the same"
+
+
+def test_a_cell_holds_enough_requests_at_any_load():
+    asked = schedule(0.01, 100.0, "mixed", 3.0, 0, samples=300)
+    assert len(asked.times) == LEAST
+    assert set(asked.budgets_ms) == {20.0, 50.0, 100.0}
+
+
+def test_a_cell_counts_what_was_right_and_what_was_in_time():
+    arm = Arm("any", "http://nobody", lambda ms: {"deadline_ms": ms})
+    asked = Schedule(np.arange(5.0), np.array([0, 1, 0, 1, 0]), np.full(5, 20.0))
+
+    def answer(index: int, seconds: float) -> Hit:
+        content = {"predictions": [{"index": index}], "members_used": 4}
+        return Hit(200, json.dumps(content).encode(), seconds, 0.001)
+
+    def send(address: str, shots: Sequence[Shot]) -> list[Hit]:
+        assert [json.loads(shot.compose(7.0))["deadline_ms"] for shot in shots] == [7.0] * 5
+        assert [(shot.at, shot.deadline_s) for shot in shots] == [(float(at), 0.02) for at in range(5)]
+        return [answer(3, 0.020), answer(8, 0.001), answer(3, 0.021), answer(3, 0.001), Hit(503, b"{}", 0.001, 0.002)]
+
+    cell = measure(arm, 1.0, "20", asked, np.array([3, 8]), send)
+    assert cell == Cell(
+        arm="any",
+        load=1.0,
+        deadlines="20",
+        sent=5,
+        timely_right=2,
+        timely=3,
+        answered=4,
+        refused=1,
+        members=4.0,
+        client_late_ms=2.0,
+    ), "a deadline is met to the instant; who is right too late, or wrong in time, is not counted"
 
 
 class Handler(BaseHTTPRequestHandler):
