@@ -24,8 +24,9 @@ import orjson
 from benchmarks.machine import describe
 from benchmarks.open_loop import Hit, Shot, fire, poisson
 from benchmarks.recorded import MEMBERS, Recording, calibrated, images, record, write_recorded, write_teacher
+from benchmarks.rest import await_rest
 from benchmarks.rivals.serving import serving_bare
-from benchmarks.server import Wire, body, serving
+from benchmarks.server import Running, Wire, body, serving
 from benchmarks.table import percentile, render
 from benchmarks.timely_picture import draw
 
@@ -42,7 +43,7 @@ class Arm:
     """A way to serve."""
 
     name: str
-    address: str
+    server: Running
     knobs: Callable[[float], dict[str, Any]]
     """Fields of a request, given its deadline in milliseconds."""
 
@@ -89,7 +90,7 @@ def take_priority() -> None:
 
 @contextlib.contextmanager
 def arms(folder: Path, recording: Recording) -> Iterator[tuple[list[Arm], float]]:
-    """The servers, all up at once and idle but for the one that is asked; and requests a second of full depth."""
+    """The servers, all up at once; and requests a second of full depth."""
     bundle = write_recorded(folder, recording, calibrated(recording, record(SAMPLES, 1)))
     with (
         serving(folder, models=bundle.manifest.name, max_queue_rows=4096) as server,
@@ -105,9 +106,9 @@ def arms(folder: Path, recording: Recording) -> Iterator[tuple[list[Arm], float]
         print(f"time. Load 1 is {1e3 / sum(stages_ms):.1f} requests a second.\n")
         yield (
             [
-                Arm("this server", server.address, lambda ms: {"deadline_ms": ms}),
-                Arm("depth 1", server.address, lambda ms: {"deadline_ms": ms, "max_members": 1}),
-                Arm("full depth", server.address, lambda ms: {"deadline_ms": ms, "min_members": STAGES}),
+                Arm("this server", server, lambda ms: {"deadline_ms": ms}),
+                Arm("depth 1", server, lambda ms: {"deadline_ms": ms, "max_members": 1}),
+                Arm("full depth", server, lambda ms: {"deadline_ms": ms, "min_members": STAGES}),
                 Arm("bare, first member", first, lambda _: {}),
                 Arm("bare, teacher", teacher, lambda _: {}),
             ],
@@ -134,7 +135,7 @@ def measure(
         Shot(float(at), "/predict", _composer(arm, images(np.array([number]))), float(ms) / 1e3)
         for at, number, ms in zip(asked.times, asked.numbers, asked.budgets_ms, strict=True)
     ]
-    hits = send(arm.address, shots)
+    hits = send(arm.server.address, shots)
     answers = [orjson.loads(hit.content) if hit.status == 200 else None for hit in hits]
     timely = [hit.status == 200 and hit.seconds <= shot.deadline_s for hit, shot in zip(hits, shots, strict=True)]
     right = [
@@ -235,7 +236,10 @@ def main() -> None:
         # Arms in turn, so that a noisy minute of the machine hits all of them.
         for repetition, deadlines, load in product(range(options.repetitions), options.deadlines, options.loads):
             asked = schedule(load, rate, deadlines, options.seconds, repetition, SAMPLES)
-            cells += [measure(arm, load, deadlines, asked, recording.labels) for arm in served]
+            for arm in served:
+                # After overload one that cancels nothing has seconds of work left, and would do it beside the next.
+                await_rest({other.server.pid for other in served})
+                cells.append(measure(arm, load, deadlines, asked, recording.labels))
         names = [arm.name for arm in served]
     pooled = pool(cells)
     print(tables(pooled, names, options.loads))

@@ -9,15 +9,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from benchmarks.server import ServerDied
+from benchmarks.server import Running, ServerDied
 from bundle import Bundle
 
 START_S = 60.0
 
 
 @contextmanager
-def serving_bare(bundle: Bundle, members: int) -> Iterator[str]:
-    """`benchmarks.rivals.bare` on the first `members` of a bundle, until the block ends; yields its address."""
+def serving_bare(bundle: Bundle, members: int) -> Iterator[Running]:
+    """`benchmarks.rivals.bare` on the first `members` of a bundle, until the block ends; yields it once it listens."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -25,7 +25,7 @@ def serving_bare(bundle: Bundle, members: int) -> Iterator[str]:
     with subprocess.Popen(command) as process:
         try:
             _await_listening(process, port)
-            yield f"http://127.0.0.1:{port}"
+            yield Running(f"http://127.0.0.1:{port}", process.pid)
         finally:
             process.terminate()
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import open_loop
 from benchmarks.open_loop import Hit, Shot, fire, poisson
 from benchmarks.recorded import MEMBERS, calibrated, images, record, write_recorded, write_teacher
+from benchmarks.server import Running
 from benchmarks.timely import LEAST, Arm, Cell, Schedule, measure, pool, schedule
 from bundle.reference import running_average
 
@@ -72,7 +73,7 @@ def test_a_cell_holds_enough_requests_at_any_load():
 
 
 def test_a_cell_counts_what_was_right_and_what_was_in_time():
-    arm = Arm("any", "http://nobody", lambda ms: {"deadline_ms": ms})
+    arm = Arm("any", Running("http://nobody", 0), lambda ms: {"deadline_ms": ms})
     asked = Schedule(np.arange(5.0), np.array([0, 1, 0, 1, 0]), np.full(5, 20.0))
 
     def answer(index: int, seconds: float) -> Hit:
