@@ -39,8 +39,9 @@ class Ensemble:
         ]
 
     def run(self, x: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Mean logits of the members, (rows, classes); `x` is (rows, *input shape)."""
+        """Mean logits of the members, or those of one that replaces it, (rows, classes); `x` is (rows, *input)."""
         total: Any = 0.0
+        count = 0
         kept: dict[tuple[int, str], npt.NDArray[Any]] = {}
         for member, session in zip(self._members, self._sessions, strict=True):
             feed = {link["input"]: kept[link["from_member"], link["from_output"]] for link in member["connections"]}
@@ -49,9 +50,10 @@ class Ensemble:
             names = [output["name"] for output in member["outputs"]]
             for name, value in zip(names, session.run(names, feed), strict=True):
                 kept[member["index"], name] = value
-            total = total + kept[member["index"], member["logits"]]
-        mean: npt.NDArray[np.float32] = total / np.float32(len(self._members))
-        return mean
+            logits = kept[member["index"], member["logits"]]
+            total, count = (logits, 1) if member.get("combine") == "replace" else (total + logits, count + 1)
+        answer: npt.NDArray[np.float32] = total / np.float32(count)
+        return answer
 
     def predictions(self, logits: npt.NDArray[np.float32]) -> list[dict[str, Any]]:
         """Class, index and confidence of each row."""

@@ -11,13 +11,24 @@ import pytest
 from benchmarks.chain import pixels, write_chain
 from benchmarks.rivals.bare import NPY, create_app
 from benchmarks.rivals.ensemble import Ensemble, from_npy, softmax, to_npy
+from bundle import open_bundle
 from bundle.reference import running_average
+
+MODELS = Path(__file__).parents[2] / "models"
 
 
 @pytest.mark.parametrize("members", [1, 3])
 def test_the_ensemble_is_the_reference(tmp_path: Path, members: int):
     bundle = write_chain(tmp_path, members=3)
     x = pixels(2)
+    expected = list(running_average(bundle, x))[members - 1]
+    np.testing.assert_allclose(Ensemble(bundle.path, members).run(x), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("members", [1, 6, 7])
+def test_a_last_stage_replaces_the_mean_as_the_manifest_says(members: int):
+    bundle = open_bundle(MODELS, "digits")
+    x = np.random.default_rng(0).integers(0, 17, (5, *bundle.manifest.input.shape)).astype(bundle.manifest.input.dtype)
     expected = list(running_average(bundle, x))[members - 1]
     np.testing.assert_allclose(Ensemble(bundle.path, members).run(x), expected, atol=1e-4)
 
