@@ -16,6 +16,7 @@ STYLES = (
     ("#7ba3cf", "v--", 1.4),
     ("#2e8b57", "^--", 1.4),
     ("#d9722b", "s:", 1.4),
+    ("#8e5ea2", "P:", 1.4),
     ("#6b7280", "D:", 1.4),
 )
 
@@ -56,7 +57,7 @@ def draw(
         axes.set_xticks(loads, [f"{load:g}" for load in loads])
         axes.minorticks_off()
         axes.set_title(f"deadline {choice} ms" if choice != "mixed" else "deadlines mixed", fontsize=10, loc="left")
-        axes.set_xlabel("load, × full-depth capacity")
+        axes.set_xlabel("load, × capacity with all stages")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("right and in time (% of requests sent)")

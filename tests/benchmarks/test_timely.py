@@ -12,8 +12,11 @@ import pytest
 from benchmarks import open_loop
 from benchmarks.open_loop import Hit, Shot, fire, poisson
 from benchmarks.recorded import MEMBERS, calibrated, images, record, write_recorded, write_teacher
-from benchmarks.server import Running
-from benchmarks.timely import LEAST, Arm, Cell, Schedule, measure, pool, schedule
+from benchmarks.server import Running, Wire, body
+from benchmarks.timely import LEAST, Schedule, measure, schedule
+from benchmarks.timely_arms import ALL, DEMANDING, FIRST, OURS, SHALLOW, STAGES, STATIC, TEACHER, Arm, arms
+from benchmarks.timely_picture import draw
+from benchmarks.timely_table import Cell, pool, tables, verdict
 from bundle.reference import running_average
 
 NUMBERS = np.array([0, 3, 256, 299])
@@ -148,6 +151,31 @@ def test_a_server_that_never_answers_is_given_up(echo: str, monkeypatch: pytest.
     assert (lost.status, answered.status) == (0, 200)
 
 
+def test_all_ways_to_serve_answer_with_what_they_stand_for(tmp_path: Path):
+    recording = record(2000, 0)
+    first, last = recording.answers()[[0, -1]].argmax(axis=2)
+    # Where the teacher's answer is neither the first member's nor that of a mean over all stages.
+    number = np.flatnonzero((first != last) & (recording.logits.mean(axis=0).argmax(axis=1) != last))[0]
+    first, last = first[number], last[number]
+    with arms(tmp_path, recording, record(300, 1), max_batch_rows=1) as (served, rate):
+        assert rate > 0
+        found = {}
+        for arm in served:
+            wire = Wire(arm.server.address)
+            reply = wire.predict(body(images(np.array([number])), **arm.knobs(60_000.0))).document
+            wire.close()
+            found[arm.name] = reply["predictions"][0]["index"], reply.get("members_used")
+    assert found == {
+        OURS: (last, STAGES),
+        SHALLOW: (first, 1),
+        DEMANDING: (last, STAGES),
+        FIRST: (first, None),
+        ALL: (last, None),
+        TEACHER: (last, None),
+    }
+    assert set(STATIC) < set(found)
+
+
 def test_repetitions_are_pooled():
     cell = {"arm": "a", "load": 1.0, "deadlines": "20", "sent": 10, "timely": 8, "refused": 1, "client_late_ms": 1.0}
     cells = [
@@ -157,3 +185,39 @@ def test_repetitions_are_pooled():
     pooled = pool(cells)["20", "a", 1.0]
     assert (pooled.sent, pooled.timely_right, pooled.answered) == (20, 12, 12)
     assert pooled.members == pytest.approx(3.0)
+
+
+def cell(arm: str, timely_right: int, load: float = 1.0) -> Cell:
+    return Cell(
+        arm=arm,
+        load=load,
+        deadlines="20",
+        sent=200,
+        timely_right=timely_right,
+        timely=190,
+        answered=199,
+        refused=1,
+        members=2.5,
+        client_late_ms=0.3,
+    )
+
+
+def test_the_table_has_a_column_for_each_arm_and_details_of_the_first():
+    cells = pool([cell("a", 100), cell("b", 150)])
+    assert tables(cells, ["a", "b"], [1.0]).splitlines()[-1].split() == (
+        ["|", "1", "|", "0.500", "|", "0.750", "|", "2.50", "|", "0.5", "%", "|", "95.48", "%", "|", "0.3", "|"]
+    )
+
+
+def test_the_verdict_is_over_the_best_static_choice_of_each_cell():
+    cells = pool([cell("a", 180), cell("b", 180), cell("c", 20), cell("other", 200)])
+    cells |= pool([cell("a", 150, 3.0), cell("b", 90, 3.0), cell("c", 153, 3.0), cell("other", 0, 3.0)])
+    told = verdict(cells, "a", ["b", "c"])
+    assert "in 1 of 2 cells" in told
+    assert told.endswith("at deadline 20 and load 3: -1.5 points to `c`.")
+
+
+def test_the_picture_has_a_style_for_each_arm(tmp_path: Path):
+    names = [OURS, *STATIC, "another"]
+    draw(tmp_path / "picture.png", pool([cell(name, 100) for name in names]), names, record(300, 0), "a machine")
+    assert (tmp_path / "picture.png").stat().st_size > 1000
