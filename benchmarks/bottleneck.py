@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import uvloop
 
+from benchmarks.arguments import count, number
 from benchmarks.dense import CLASSES, write_dense
 from benchmarks.dissected import MESSAGE, REPLY, STAGES, shared
 from benchmarks.load import closed_loop, post
@@ -78,13 +79,13 @@ class Cost:
         return self.decode + self.admit + self.encode + self.kernel + self.other
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of load, each time a server is asked")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--values", nargs="+", type=int, default=[64, 784, 3072], help="in a row")
-    parser.add_argument("--connections", type=int, default=16)
-    options = parser.parse_args()
+    parser.add_argument("--seconds", type=number(0.01), default=1.0, help="of load, each time a server is asked")
+    parser.add_argument("--rounds", type=count(), default=5)
+    parser.add_argument("--values", nargs="+", type=count(), default=[64, 784, 3072], help="in a row")
+    parser.add_argument("--connections", type=count(), default=16)
+    options = parser.parse_args(arguments)
     print(f"### Where a request's time goes\n\n{describe()}\n")
     shares, bounds = [], []
     for values in options.values:

@@ -12,12 +12,13 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 
+from benchmarks.arguments import count
 from benchmarks.chain import pixels, write_chain
 from benchmarks.machine import describe
 from benchmarks.table import percentile, render
@@ -129,12 +130,12 @@ def _seconds(run: Callable[[np.ndarray], None], inputs: np.ndarray) -> float:
     return time.perf_counter() - started
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu exercises the code, no more")
-    parser.add_argument("--repeats", type=int, default=1000)
+    parser.add_argument("--repeats", type=count(), default=1000)
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), choices=BATCHES)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     provider = CPU
     if options.device == "cuda":
         try:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import argparse
 import random
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.arguments import count, number
 from benchmarks.chain import pixels, write_chain
 from benchmarks.machine import describe
 from benchmarks.server import Reply, Wire, body, serving
@@ -59,11 +61,11 @@ def summarise(replies: dict[float, list[Reply]]) -> str:
     return render(header, rows)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=7000)
-    parser.add_argument("--reserve-ms", type=float, default=2.0)
-    options = parser.parse_args()
+    parser.add_argument("--requests", type=count(len(SHARES)), default=7000)
+    parser.add_argument("--reserve-ms", type=number(0), default=2.0)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         write_chain(Path(folder))
         with serving(Path(folder), reserve_ms=options.reserve_ms) as server:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from benchmarks.arguments import count
 from benchmarks.chain import pixels, write_chain
 from benchmarks.machine import describe
 from benchmarks.server import Wire, body, serving
@@ -45,10 +47,10 @@ class BareLoop:
         return time.perf_counter() - started
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=500)
-    options = parser.parse_args()
+    parser.add_argument("--requests", type=count(), default=500)
+    options = parser.parse_args(arguments)
     rows_of_table = []
     with tempfile.TemporaryDirectory() as folder:
         bundle = write_chain(Path(folder))

@@ -9,11 +9,12 @@ import argparse
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.arguments import count
 from benchmarks.chain import pixels, write_chain
 from benchmarks.machine import describe
 from benchmarks.server import Wire, body, serving
@@ -24,10 +25,10 @@ SIZES = {1: 600, 8: 300}
 """Requests to each server, by rows."""
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--threads", type=int, default=os.cpu_count(), help="threads of the members")
-    options = parser.parse_args()
+    parser.add_argument("--threads", type=count(), default=os.cpu_count(), help="threads of the members")
+    options = parser.parse_args(arguments)
     print(f"### Members side by side\n\n{describe()}\n")
     with _servers(options.threads) as wires:
         execution = {name: wire.get("/models/chain")["execution"] for name, wire in wires.items()}

@@ -1,16 +1,19 @@
-"""The README's picture: accuracy against deadline of a running server, on the bundle in `models`."""
+"""Accuracy against deadline of a running server, on the bundle in `models`; `--picture` draws what the README shows."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
+from benchmarks.arguments import count
 from benchmarks.demo import RESERVE_MS, ROWS
 from benchmarks.ladder import Rung, climb, deadlines_ms, prefix_ms, summarise
 from benchmarks.machine import describe
+from benchmarks.repository import MODELS
 from benchmarks.server import Wire, serving
 from bundle import Manifest, open_bundle
 from training.data import digits
@@ -18,17 +21,15 @@ from training.data import digits
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-PATH = Path("docs/accuracy_deadline.png")
 
-
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=100)
-    options = parser.parse_args()
-    models = Path("models")
-    manifest = open_bundle(models, "digits").manifest
+    parser.add_argument("--requests", type=count(), default=100)
+    parser.add_argument("--picture", type=Path, help="where to draw it")
+    options = parser.parse_args(arguments)
+    manifest = open_bundle(MODELS, "digits").manifest
     held_out = digits.load(manifest.training.seed if manifest.training else 0).test
-    with serving(models, models="digits", max_rows=ROWS, max_batch_rows=ROWS, reserve_ms=RESERVE_MS) as server:
+    with serving(MODELS, models="digits", max_rows=ROWS, max_batch_rows=ROWS, reserve_ms=RESERVE_MS) as server:
         wire = Wire(server.address)
         rungs_ms = deadlines_ms(prefix_ms(wire, held_out.x, len(manifest.members)), RESERVE_MS)
         rungs = climb(wire, held_out.x, np.asarray(held_out.y), rungs_ms, options.requests)
@@ -36,10 +37,11 @@ def main() -> None:
     print(f"### Accuracy against deadline\n\n{describe()}\n")
     print(f"{options.requests} requests of all {len(held_out)} held-out digits at each deadline.\n")
     print(summarise(rungs))
-    _draw(rungs, manifest, len(held_out))
+    if options.picture:
+        _draw(options.picture, rungs, manifest, len(held_out))
 
 
-def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
+def _draw(path: Path, rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     answered = [rung for rung in rungs if rung.accuracy is not None]
     x = [rung.deadline_ms for rung in answered]
@@ -64,8 +66,8 @@ def _draw(rungs: list[Rung], manifest: Manifest, samples: int) -> None:
     axes.legend(loc="lower right")
     axes.grid(alpha=0.3)
     figure.text(0.01, -0.03, describe(), fontsize=6, color="0.4")
-    PATH.parent.mkdir(exist_ok=True)
-    figure.savefig(PATH, dpi=120, bbox_inches="tight", metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120, bbox_inches="tight", metadata={"Software": None})
 
 
 if __name__ == "__main__":

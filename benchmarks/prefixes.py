@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.machine import describe
+from benchmarks.repository import MODELS
 from benchmarks.table import render
 from bundle import open_bundle
 from bundle.reference import running_average
@@ -17,10 +19,10 @@ from service.engine.rehearsal import rehearse
 from training.data import digits
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--models", type=Path, default=Path("models"))
-    options = parser.parse_args()
+    parser.add_argument("--models", type=Path, default=MODELS)
+    options = parser.parse_args(arguments)
     bundle = open_bundle(options.models, "digits")
     manifest = bundle.manifest
     held_out = digits.load(manifest.training.seed if manifest.training else 0).test

@@ -6,6 +6,7 @@ the growth of the largest resident size. A straight line is laid through each ax
 
 from __future__ import annotations
 
+import argparse
 import multiprocessing
 import resource
 import sys
@@ -119,7 +120,8 @@ def fit(x: Sequence[float], y: Sequence[float]) -> Line:
     return Line(float(slope), float(intercept), 1 - float(residual.var() / np.var(y)))
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args(arguments)
     context = multiprocessing.get_context("spawn")
     points, lines = list[Sequence[object]](), list[Sequence[object]]()
     with ProcessPoolExecutor(1, context, max_tasks_per_child=1) as pool:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
+from benchmarks.arguments import count
 from benchmarks.machine import describe
 from benchmarks.simulation.policies import MODEL, ONE_ROW, TOTAL
 from benchmarks.simulation.world import World, cost_model, make_world
@@ -18,10 +20,10 @@ from service.engine.ticket import Ticket
 STEPS = 2000
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--waiting", type=int, default=1000)
-    options = parser.parse_args()
+    parser.add_argument("--waiting", type=count(), default=1000)
+    options = parser.parse_args(arguments)
     world = make_world()
     print(f"### Scheduler with {options.waiting} requests waiting\n\n{describe()}\n")
     rows = []

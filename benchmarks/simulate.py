@@ -7,12 +7,14 @@ more than a million.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 
+from benchmarks.arguments import count
 from benchmarks.simulation.bound import clairvoyant
 from benchmarks.simulation.policies import (
     TOTAL,
@@ -30,7 +32,6 @@ from benchmarks.table import render
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-PATH = Path("docs/simulation.png")
 LOADS = (0.1, 0.3, 0.5, 0.8, 1.2, 2.0, 3.0, 5.0, 10.0)
 """Times the rate at which the device could run all members for everybody, one row at a time."""
 
@@ -64,10 +65,11 @@ class Point:
         return self.ours - self.others[self.best]
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=2000, help="in each of the 27 traces")
-    options = parser.parse_args()
+    parser.add_argument("--requests", type=count(100), default=2000, help="in each of the 27 traces")
+    parser.add_argument("--picture", type=Path, help="where to draw it")
+    options = parser.parse_args(arguments)
     world = make_world()
     points = []
     for shape in SHAPES:
@@ -84,7 +86,8 @@ def main() -> None:
     print(
         f"Scheduler: {np.median([point.microseconds_a_step for point in points]):.0f} us a step, median of the traces."
     )
-    _draw(points)
+    if options.picture:
+        _draw(options.picture, points)
 
 
 def _measure(world: World, shape: str, load: float, requests: int) -> Point:
@@ -132,7 +135,7 @@ def summarise(points: list[Point]) -> str:
     )
 
 
-def _draw(points: list[Point]) -> None:
+def _draw(path: Path, points: list[Point]) -> None:
     figure, row = plt.subplots(1, len(SHAPES), figsize=(13, 4.5), sharey=True, layout="constrained")
     for axes, shape in zip(row, SHAPES, strict=True):
         here = [point for point in points if point.shape == shape]
@@ -145,8 +148,8 @@ def _draw(points: list[Point]) -> None:
         axes.grid(alpha=0.3)
     row[0].set_ylabel("right answers in time, % of requests")
     row[0].legend(loc="lower left", fontsize=8)
-    PATH.parent.mkdir(exist_ok=True)
-    figure.savefig(PATH, dpi=110, metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,7 +23,9 @@ import numpy.typing as npt
 from rich.console import Console
 from rich.progress import track
 
+from benchmarks.arguments import number
 from benchmarks.machine import describe
+from benchmarks.repository import MODELS
 from benchmarks.server import Running, Wire, body, serving
 from benchmarks.table import percentile, render
 from bundle import open_bundle
@@ -110,15 +112,15 @@ class Client(threading.Thread):
         return f"{told.status_code} feedback"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10)
-    options = parser.parse_args()
-    bundle = open_bundle(Path("models"), "digits")
+    parser.add_argument("--minutes", type=number(0.5), default=10)
+    options = parser.parse_args(arguments)
+    bundle = open_bundle(MODELS, "digits")
     inputs = digits.load(0).test.x
     prefixes = list(running_average(bundle, inputs))
     console = Console(stderr=True)
-    with serving(Path("models"), models="digits") as server:
+    with serving(MODELS, models="digits") as server:
         clients = [Client(server, inputs, prefixes, seed) for seed in range(CLIENTS)]
         for client in clients:
             client.start()

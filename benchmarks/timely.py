@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from benchmarks.arguments import count, number
 from benchmarks.machine import describe
 from benchmarks.open_loop import Hit, Shot, fire, poisson
 from benchmarks.recorded import images, record
@@ -107,14 +108,14 @@ def _late_ms(hits: list[Hit]) -> float:
     return 1e3 * percentile([hit.sent_late_s for hit in hits], 0.99)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of one run, at least")
-    parser.add_argument("--repetitions", type=int, default=1)
-    parser.add_argument("--loads", type=float, nargs="+", default=list(LOADS))
+    parser.add_argument("--seconds", type=number(0.01), default=3.0, help="length of one run, at least")
+    parser.add_argument("--repetitions", type=count(), default=1)
+    parser.add_argument("--loads", type=number(0.001), nargs="+", default=list(LOADS))
     parser.add_argument("--deadlines", nargs="+", choices=DEADLINES_MS, default=list(DEADLINES_MS))
     parser.add_argument("--picture", type=Path, help="where to draw it")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     recording = record(SAMPLES, 0)
     print(f"### Timely accuracy\n\n{describe()}\n")
     cells: list[Cell] = []

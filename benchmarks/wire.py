@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.arguments import count, number, program
 from benchmarks.chain import pixels, write_chain
 from benchmarks.load import Load, closed_loop, post
 from benchmarks.machine import describe
+from benchmarks.repository import MODELS
 from benchmarks.server import ServerDied, body, serving
 from benchmarks.table import percentile, render
 from bundle import Bundle, open_bundle
@@ -59,14 +61,14 @@ class Case:
     members: int
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of load, each time a server is asked")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=number(0.01), default=1.0, help="of load, each time a server is asked")
+    parser.add_argument("--rounds", type=count(), default=9)
     parser.add_argument("--bundles", nargs="+", default=["digits", "chain"], choices=["digits", "chain"])
-    parser.add_argument("--connections", nargs="+", type=int, default=list(CONNECTIONS))
-    parser.add_argument("--mosec", type=Path, help="python of an environment with mosec; made if it is not given")
-    options = parser.parse_args()
+    parser.add_argument("--connections", nargs="+", type=count(), default=list(CONNECTIONS))
+    parser.add_argument("--mosec", type=program, help="python of an environment with mosec; made if it is not given")
+    options = parser.parse_args(arguments)
     print(f"### Throughput beside servers without deadlines\n\n{describe()}\n")
     print(
         f"One row a request, closed loop, {options.rounds} rounds of {options.seconds:g} s, medians; "
@@ -102,7 +104,7 @@ def main() -> None:
 
 
 def _cases(models: Path, bundles: list[str]) -> Iterator[Case]:
-    digits = open_bundle(Path("models"), "digits")
+    digits = open_bundle(MODELS, "digits")
     chain = write_chain(models)
     known = {
         "digits": (digits, np.zeros((1, *digits.manifest.input.shape), digits.manifest.input.dtype)),
