@@ -1,10 +1,9 @@
-"""Ways to serve a trace on one device: our scheduler, and what it is held against."""
+"""A trace, and our scheduler on it: driven on a virtual clock as the gate and the worker drive it on a real one."""
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -148,74 +147,6 @@ class Driver:
 def ours(world: World, trace: Trace, exit_confidence: float | None = None) -> Served:
     """The service's scheduler; requests may ask to leave at a confidence."""
     return Driver(world, trace, exit_confidence).run()
-
-
-def static(trace: Trace, members: Sequence[int], *, fifo: bool = False) -> Served:
-    """The same members for everybody, in one step; earliest deadline first, the hopeless dropped.
-
-    With `fifo`, as a plain server does it: in order of arrival, without a look at the deadlines.
-    """
-    durations = [0.0] + [sum(seconds(m, n) for m in members) for n in range(1, MAX_BATCH_ROWS + 1)]
-    arrived, due = trace.arrived.tolist(), trace.due.tolist()
-    served = Served(np.zeros(len(trace), np.intp), 0, 0, 0.0)
-    waiting: list[tuple[float, int]] = []
-    now, coming = 0.0, 0
-    while coming < len(trace) or waiting:
-        if not waiting and arrived[coming] > now:
-            now = arrived[coming]
-        while coming < len(trace) and arrived[coming] <= now:
-            heapq.heappush(waiting, (arrived[coming] if fifo else due[coming], coming))
-            coming += 1
-        batch = _by_arrival(waiting) if fifo else _by_deadline(waiting, durations, now)
-        now += durations[len(batch)]
-        served.steps, served.rows = served.steps + 1, served.rows + len(batch)
-        for at in batch:
-            if now <= due[at] + ROUNDING_S:
-                served.depth[at] = members[-1] + 1
-    return served
-
-
-def _by_arrival(waiting: list[tuple[float, int]]) -> list[int]:
-    return [heapq.heappop(waiting)[1] for _ in range(min(len(waiting), MAX_BATCH_ROWS))]
-
-
-def _by_deadline(waiting: list[tuple[float, int]], durations: list[float], now: float) -> list[int]:
-    """As many as fit before the earliest of their deadlines; those that do not even fit alone are dropped."""
-    batch: list[int] = []
-    tightest = np.inf
-    while waiting and len(batch) < MAX_BATCH_ROWS:
-        due, at = waiting[0]
-        if now + durations[1] > due:
-            heapq.heappop(waiting)
-            continue
-        tightest = min(tightest, due)
-        if batch and now + durations[len(batch) + 1] > tightest:
-            break
-        batch.append(at)
-        heapq.heappop(waiting)
-    return batch
-
-
-def greedy_depth(trace: Trace) -> Served:
-    """Earliest deadline first; each request as deep as its deadline allows before the next one has the device."""
-    arrived, due = trace.arrived.tolist(), trace.due.tolist()
-    depth = [0] * len(trace)
-    waiting: list[tuple[float, int]] = []
-    now, coming, steps = 0.0, 0, 0
-    while coming < len(trace) or waiting:
-        if not waiting and arrived[coming] > now:
-            now = arrived[coming]
-        while coming < len(trace) and arrived[coming] <= now:
-            heapq.heappush(waiting, (due[coming], coming))
-            coming += 1
-        by, at = waiting[0]
-        if depth[at] == TOTAL or now + MEMBER_S[depth[at]] > by:
-            heapq.heappop(waiting)
-            continue
-        now += MEMBER_S[depth[at]]
-        depth[at] += 1
-        steps += 1
-    return Served(np.asarray(depth), steps, steps, now)
 
 
 def timely_accuracy(trace: Trace, served: Served) -> float:

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from benchmarks.simulation.bound import SLOT_S, clairvoyant, utility
-from benchmarks.simulation.policies import Trace, make_trace, ours, static, timely_accuracy
+from benchmarks.simulation.policies import Trace, make_trace, ours, timely_accuracy
+from benchmarks.simulation.static import CHOICES, TEACHER, best_by_budget, by_budget, static
 from benchmarks.simulation.traffic import SHAPES, arrivals
-from benchmarks.simulation.world import EDGES, FIXED_SHARE, MAX_BATCH_ROWS, MEMBER_S, World, make_world
+from benchmarks.simulation.world import DEADLINES_S, EDGES, FIXED_SHARE, MAX_BATCH_ROWS, MEMBER_S, World, make_world
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +89,38 @@ def test_who_asks_to_leave_when_sure_leaves_then(world: World):
     sure = trace.paths[:, 0] > EDGES.index(0.98)
     assert set(depth[sure].tolist()) == {1}
     assert 8 in depth[~sure]
+
+
+def mixed(world: World) -> Trace:
+    """Requests of all three budgets, 60 % of what the device can do for them."""
+    random = np.random.default_rng(3)
+    arrived = arrivals("poisson", 0.6 / sum(MEMBER_S), 500, random)
+    return make_trace(world, arrived, random.choice(DEADLINES_S, len(arrived)), random)
+
+
+def test_a_plan_of_one_choice_is_that_choice(world: World):
+    trace = mixed(world)
+    for choice, members in CHOICES.items():
+        np.testing.assert_array_equal(by_budget(trace, (choice,) * 3).depth, static(trace, members).depth)
+
+
+def test_a_plan_gives_each_budget_its_members_and_alone_each_has_them(world: World):
+    arrived = np.arange(300) * 1.0
+    trace = make_trace(world, arrived, np.tile(DEADLINES_S, 100), np.random.default_rng(0))
+    assert by_budget(trace, ("depth 3", "depth 7", TEACHER)).depth.reshape(-1, 3).tolist() == [[3, 7, 8]] * 100
+
+
+def test_a_plan_may_be_better_than_any_one_choice_and_is_never_worse(world: World):
+    trace = mixed(world)
+    plan, reached = best_by_budget(trace)
+    assert reached == timely_accuracy(trace, by_budget(trace, plan))
+    assert reached > max(timely_accuracy(trace, static(trace, members)) for members in CHOICES.values())
+    changed = [(*plan[:at], other, *plan[at + 1 :]) for at in range(3) for other in CHOICES]
+    assert reached == max(timely_accuracy(trace, by_budget(trace, other)) for other in changed)
+
+
+def test_a_static_server_drops_the_hopeless_and_gives_the_others_its_time(world: World):
+    """Two come at once; the first has no time for the teacher, and is not tried."""
+    trace = make_trace(world, np.zeros(2), np.array([0.014, 0.0152]), np.random.default_rng(0))
+    assert static(trace, CHOICES[TEACHER]).depth.tolist() == [0, 8]
+    assert static(trace, CHOICES[TEACHER], fifo=True).depth.tolist() == [0, 0], "a plain one tries both"
