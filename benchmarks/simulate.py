@@ -14,7 +14,7 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 
-from benchmarks.arguments import count
+from benchmarks.arguments import count, number
 from benchmarks.simulation.bound import clairvoyant
 from benchmarks.simulation.policies import TOTAL, Trace, make_trace, ours, timely_accuracy
 from benchmarks.simulation.static import CHOICES, TEACHER, best_by_budget, greedy_depth, static
@@ -68,15 +68,20 @@ class Point:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=count(100), default=2000, help="in each of the 27 traces")
+    parser.add_argument(
+        "--noise", type=number(0), default=0.0, metavar="SIGMA", help="of the durations of ours, lognormal"
+    )
     parser.add_argument("--picture", type=Path, help="where to draw it")
     options = parser.parse_args(arguments)
     world = make_world()
     points = []
     for shape in SHAPES:
         for load in LOADS:
-            points.append(_measure(world, shape, load, options.requests))
+            points.append(_measure(world, shape, load, options.requests, options.noise))
             print(f"{shape} at {load:g}: {points[-1].ours:.4f} of {points[-1].bound:.4f}", flush=True)
     print(f"\n### Simulation of {len(points)} traces of about {options.requests} requests\n")
+    if options.noise:
+        print(f"Durations of ours with lognormal noise of {options.noise:g}, the cost model taught by each step.\n")
     print(summarise(points))
     gaps = [point.bound - point.ours for point in points]
     print(f"\nBelow the bound by {100 * np.mean(gaps):.2f} points on average, {100 * max(gaps):.2f} at most;")
@@ -91,18 +96,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _draw(options.picture, points)
 
 
-def _measure(world: World, shape: str, load: float, requests: int) -> Point:
+def _measure(world: World, shape: str, load: float, requests: int, noise: float) -> Point:
     random = np.random.default_rng(1)
     arrived = arrivals(shape, load / sum(MEMBER_S), requests, random)
     trace = make_trace(world, arrived, random.choice(DEADLINES_S, len(arrived)), random)
-    served = ours(world, trace)
+    served = ours(world, trace, noise=noise)
     plan, planned = best_by_budget(trace)
     return Point(
         shape,
         load,
         bound=clairvoyant(world, trace),
         ours=timely_accuracy(trace, served),
-        exits=timely_accuracy(trace, ours(world, trace, EXIT)),
+        exits=timely_accuracy(trace, ours(world, trace, EXIT, noise)),
         others=_others(trace),
         plan=plan,
         planned=planned,

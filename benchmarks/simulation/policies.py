@@ -70,9 +70,10 @@ class Driver:
         world: the ensemble.
         trace: the requests.
         exit_confidence: what all of them ask for: an edge of the bands.
+        noise: standard deviation of the logarithm of what a step lasts over what it should; 0: as predicted.
     """
 
-    def __init__(self, world: World, trace: Trace, exit_confidence: float | None = None) -> None:
+    def __init__(self, world: World, trace: Trace, exit_confidence: float | None = None, noise: float = 0.0) -> None:
         self._trace = trace
         self._exit = None
         if exit_confidence is not None:
@@ -81,7 +82,9 @@ class Driver:
         self._arrived, self._due = trace.arrived.tolist(), trace.due.tolist()
         self._paths = trace.paths.tolist()
         self._profile = world.profile()
-        self._engine = Scheduler(cost_model(MODEL), MAX_BATCH_ROWS)
+        self._costs = cost_model(MODEL)
+        self._engine = Scheduler(self._costs, MAX_BATCH_ROWS)
+        self._noise, self._random = noise, np.random.default_rng(2)
         self._index: dict[Ticket, int] = {}
         self._timers: list[tuple[float, int, Ticket]] = []
         self._coming = 0
@@ -108,7 +111,11 @@ class Driver:
             events = [self._arrived[self._coming]] if self._coming < len(self._trace) else []
             events += [due for due, _, _ in self._timers[:1]]
             return max(now, min(events)) + 1e-9 if events else now
-        return self._finish(step, now + seconds(step.member, step.rows)) if step.tickets else now
+        if self._noise == 0.0:
+            return self._finish(step, now + seconds(step.member, step.rows)) if step.tickets else now
+        duration_s = seconds(step.member, step.rows) * self._random.lognormal(0.0, self._noise)
+        self._costs.observe(MODEL, step.member, step.rows, duration_s, now + duration_s)
+        return self._finish(step, now + duration_s)
 
     def _let_in(self, now: float) -> None:
         while self._coming < len(self._trace) and self._arrived[self._coming] <= now:
@@ -144,9 +151,9 @@ class Driver:
         return now
 
 
-def ours(world: World, trace: Trace, exit_confidence: float | None = None) -> Served:
-    """The service's scheduler; requests may ask to leave at a confidence."""
-    return Driver(world, trace, exit_confidence).run()
+def ours(world: World, trace: Trace, exit_confidence: float | None = None, noise: float = 0.0) -> Served:
+    """The service's scheduler; requests may ask to leave at a confidence, and steps last longer or shorter."""
+    return Driver(world, trace, exit_confidence, noise).run()
 
 
 def timely_accuracy(trace: Trace, served: Served) -> float:

@@ -124,3 +124,12 @@ def test_a_static_server_drops_the_hopeless_and_gives_the_others_its_time(world:
     trace = make_trace(world, np.zeros(2), np.array([0.014, 0.0152]), np.random.default_rng(0))
     assert static(trace, CHOICES[TEACHER]).depth.tolist() == [0, 8]
     assert static(trace, CHOICES[TEACHER], fifo=True).depth.tolist() == [0, 0], "a plain one tries both"
+
+
+def test_where_durations_are_uncertain_the_scheduler_learns_to_keep_a_margin(world: World):
+    """A first member that lasts 1.7 ms or longer or shorter by a fifth needs some 2.4 ms to be in time as a rule."""
+    random, arrived = np.random.default_rng(0), np.arange(400) * 0.1
+    scant, ample = (make_trace(world, arrived, np.full(400, budget_s), random) for budget_s in (0.0018, 0.0026))
+    assert (ours(world, scant).depth > 0).all()
+    assert (ours(world, scant, noise=0.2).depth[100:] > 0).mean() < 0.2, "by chance some 0.6 of them would be in time"
+    assert (ours(world, ample, noise=0.2).depth > 0).mean() > 0.9
