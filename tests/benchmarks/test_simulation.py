@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.simulation.bound import SLOT_S, clairvoyant, utility
+from benchmarks.simulation.bound import SLOT_S, TOGETHER_S, clairvoyant, utility
 from benchmarks.simulation.policies import Trace, make_trace, ours, timely_accuracy
 from benchmarks.simulation.static import CHOICES, TEACHER, best_by_budget, by_budget, static
 from benchmarks.simulation.traffic import SHAPES, arrivals
@@ -83,6 +83,15 @@ def test_of_a_crowd_the_clairvoyant_serves_as_many_as_there_is_time_for(world: W
     assert clairvoyant(world, crowd) == pytest.approx(SLOT_S / each_s * world.profile().accuracy[0] / 100, rel=1e-6)
 
 
+def test_requests_that_are_solved_for_together_cost_what_the_cheapest_of_them_costs(world: World):
+    """The first is gone before the crowd comes, and shares no step: it must not make the crowd dearer."""
+    budget_s = 0.99 * TOGETHER_S
+    arrived = np.array([0.0, *[budget_s + 1e-6] * 100])
+    crowd = make_trace(world, arrived, np.full(101, budget_s), np.random.default_rng(0))
+    each_s = MEMBER_S[0] * (FIXED_SHARE / MAX_BATCH_ROWS + 1 - FIXED_SHARE)
+    assert clairvoyant(world, crowd) == pytest.approx(SLOT_S / each_s * world.profile().accuracy[0] / 101, rel=1e-6)
+
+
 def test_who_asks_to_leave_when_sure_leaves_then(world: World):
     trace = lone(world, 0.1)
     depth = ours(world, trace, 0.98).depth
@@ -133,3 +142,11 @@ def test_where_durations_are_uncertain_the_scheduler_learns_to_keep_a_margin(wor
     assert (ours(world, scant).depth > 0).all()
     assert (ours(world, scant, noise=0.2).depth[100:] > 0).mean() < 0.2, "by chance some 0.6 of them would be in time"
     assert (ours(world, ample, noise=0.2).depth > 0).mean() > 0.9
+
+
+@pytest.mark.parametrize("depth", range(1, 8))
+def test_what_a_row_can_reach_is_the_prefix_for_which_it_has_time(world: World, depth: int):
+    """Or a little more: the answers of some bands get no better, and stay as they are."""
+    reached = utility(world, depth * MEMBER_S[0] + 1e-4).accuracy.sum()
+    accuracy = world.profile().accuracy
+    assert accuracy[depth - 1] - 1e-6 <= reached < accuracy[depth]

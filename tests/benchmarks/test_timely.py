@@ -145,6 +145,14 @@ def test_every_shot_gets_its_own_answer_and_asks_for_what_is_left(echo: str):
         assert hit.seconds >= hit.sent_late_s
 
 
+def test_latency_counts_from_the_schedule_however_late_the_client_is(echo: str):
+    """A minute too late from the start; the answer comes at once."""
+    (hit,) = fire(echo, [Shot(-60.0, "/", lambda left_ms: json.dumps(left_ms).encode(), 120.0)])
+    assert hit.status == 200
+    assert 59 < hit.sent_late_s <= hit.seconds
+    assert json.loads(hit.content) == pytest.approx(120e3 - 1e3 * hit.sent_late_s)
+
+
 def test_a_server_that_never_answers_is_given_up(echo: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(open_loop, "GIVE_UP_S", 0.01)
     lost, answered = fire(echo, [shot(0, "/never"), shot(0, "/")])

@@ -119,3 +119,15 @@ def test_who_was_alone_for_too_long_is_planned_anew():
     engine.complete([alone], NOW)
     assert engine.next_step(NOW + 0.020).tickets == (), "nobody is left: a rehearsal"
     assert [one.stopped_by for one in engine.take_settled()] == [StoppedBy.DEADLINE]
+
+
+def test_a_batch_grows_while_a_row_is_worth_more_than_the_time_that_it_adds():
+    """The first row takes 10 ms and each further one 5 ms, in which the other queue would gain 30 a second: 0.15."""
+    engine = Scheduler(costs(0.010, 0.010, 0.010, per_row=0.005), 8)
+    rows = [started(0.9, gain, seed) for seed, gain in enumerate((0.40, 0.30, 0.10))]
+    other = ticket(arrived=NOW, budget_s=0.9, members=3, seed=9)
+    other.depth, other.expected = 2, (0.5, 0.8)
+    engine.complete([*rows, other], NOW)
+    assert engine.next_step(NOW).tickets == tuple(rows[:2])
+    assert engine.next_step(NOW).tickets == (other,)
+    assert engine.next_step(NOW).tickets == (rows[2],)

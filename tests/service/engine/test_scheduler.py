@@ -308,6 +308,17 @@ def test_a_prediction_that_turned_work_away_is_rehearsed_when_idle():
     assert engine.next_step(NOW + REHEARSAL_INTERVAL_S).tickets == ()
 
 
+def test_the_earlier_of_patience_and_rehearsal_wakes():
+    engine = scheduler()
+    engine.admit(ticket(budget_s=0.001), NOW)
+    engine.next_step(NOW)
+    engine.admit(ticket(arrived=NOW + 0.1, budget_s=0.001), NOW + 0.1)
+    engine.admit(ticket(arrived=NOW + 0.1), NOW + 0.1)
+    assert engine.wake_at() == NOW + REHEARSAL_INTERVAL_S < NOW + 0.1 + PATIENCE_S
+    engine.admit(ticket(arrived=NOW - 0.2), NOW + 0.1)
+    assert engine.wake_at() == NOW - 0.2 + PATIENCE_S < NOW + REHEARSAL_INTERVAL_S
+
+
 def test_real_work_comes_before_a_rehearsal():
     engine, real = scheduler(), ticket(limit=1)
     engine.admit(ticket(budget_s=0.001), NOW)

@@ -207,6 +207,23 @@ def test_a_client_that_hangs_up_leaves_nothing(bundle: Bundle, models: Path):
         assert metric(server, "ended_total", outcome="cancelled") == 1
 
 
+def test_what_a_stream_still_owes_when_it_ends_is_not_caught_up(bundle: Bundle, models: Path):
+    executor = HeldExecutor(held=1)
+    with serving(create_app(settings(models), executor=executor)) as server:
+        with opened(server, deadline_ms=300) as stream:
+            event = stream.send(chunks(sequences(1)[0])[0])
+            assert executor.entered.wait(60)
+            assert (event["members_used"], event["stopped_by"]) == (1, "deadline")
+            stream.say(end=True)
+            assert stream.event()["ended_by"] == "end"
+            assert stream.closed() == 1000
+        while len(server.context.streams):
+            httpx.get(f"{server.url}/readyz")
+        executor.release.set()
+        nothing_left(server)
+        assert executor.members_run == [0, 1]
+
+
 def test_a_client_that_closes_between_chunks_leaves_nothing(shared: Server):
     with opened(shared, model="stream") as stream:
         stream.send(chunks(sequences(1)[0])[0])
