@@ -44,8 +44,10 @@ class Reading:
     """Of the thread with the event loop."""
     device: float
     """Of all other threads."""
-    kernel_share: float
-    """Of the event loop's: in system calls."""
+    user: int
+    """Ticks of the event loop's thread, outside of system calls."""
+    system: int
+    """Ticks of it within them."""
     stages: tuple[float, ...]
 
     @classmethod
@@ -56,7 +58,7 @@ class Reading:
         user, system = (
             int(ticks) for ticks in (tasks / str(pid) / "stat").read_text().rpartition(")")[2].split()[11:13]
         )
-        return cls(used.pop(str(pid)), sum(used.values()), system / (user + system), tuple(stages))
+        return cls(used.pop(str(pid)), sum(used.values()), user, system, tuple(stages))
 
 
 @dataclass(frozen=True)
@@ -161,13 +163,20 @@ def _cost(load: Callable[[], int], server: Running, stages: Sequence[float]) -> 
     before, started = Reading.of(server.pid, stages), time.perf_counter()
     requests = load()
     took, after = time.perf_counter() - started, Reading.of(server.pid, stages)
+    return _parts(before, after, requests, took)
+
+
+def _parts(before: Reading, after: Reading, requests: int, took: float) -> Cost:
+    """What was used between two readings, by request; `took` seconds for all."""
     each = 1e6 / requests
     parse, convert, admit, encode = (
         (after.stages[index] - before.stages[index]) * each for index in range(len(STAGES))
     )
     loop = (after.loop - before.loop) * each
     decode, admit = parse + convert, admit - convert
-    kernel = after.kernel_share * loop
+    # The kernel counts these in ticks of 10 ms, too coarse for anything but a share.
+    user, system = after.user - before.user, after.system - before.system
+    kernel = system / max(1, user + system) * loop
     other = loop - decode - admit - encode - kernel
     return Cost(requests / took, decode, admit, encode, kernel, other, (after.device - before.device) * each)
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import bottleneck
+from benchmarks.bottleneck import Reading
 from benchmarks.dense import CLASSES, write_dense
 from benchmarks.dissected import MESSAGE, REPLY
 from benchmarks.server import Wire, body, serving
@@ -68,3 +71,25 @@ def test_a_measurement_parts_the_event_loop_into_its_stages(tmp_path: Path):
         assert min(whole.decode, whole.admit, whole.encode, whole.device) > 0
         assert costs["decoded"].decode == 0
         assert len(bottleneck._bounds(costs)) == 10
+
+
+def test_costs_are_what_was_used_between_two_readings():
+    """Whatever the process had used before: here half of its life in system calls, and of the load a quarter."""
+    before = Reading(loop=4.0, device=9.0, user=200, system=200, stages=(1.0, 1.0, 2.0, 1.0))
+    after = Reading(loop=5.0, device=9.5, user=275, system=225, stages=(1.1, 1.02, 2.05, 1.2))
+    cost = bottleneck._parts(before, after, requests=1000, took=2.0)
+    assert cost.rate == 500
+    assert (cost.loop, cost.device, cost.kernel) == pytest.approx((1000, 500, 250))
+    assert (cost.decode, cost.admit, cost.encode, cost.other) == pytest.approx((120, 30, 200, 400))
+
+
+def test_a_load_too_short_for_a_tick_has_no_share_of_the_kernel():
+    reading = Reading(loop=4.0, device=9.0, user=200, system=200, stages=(0.0,) * 4)
+    assert bottleneck._parts(reading, replace(reading, loop=4.001), requests=1, took=1.0).kernel == 0
+
+
+def test_a_reading_is_of_the_process_that_is_named():
+    reading = Reading.of(os.getpid(), (1.0, 2.0))
+    assert reading.loop > 0
+    assert reading.user + reading.system > 0
+    assert reading.stages == (1.0, 2.0)
