@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.server import Reply, Wire, body
+from benchmarks.server import Reply, body
 from benchmarks.table import percentile, render
 
 PROBES = 15
@@ -57,7 +57,14 @@ class Rung:
         return percentile([reply.seconds * 1e3 for reply in self.replies], share)
 
 
-def prefix_ms(wire: Wire, inputs: npt.NDArray[Any], members: int) -> list[float]:
+class Asked(Protocol):
+    """Who is asked: a connection to a server."""
+
+    def predict(self, body: bytes, /) -> Reply:
+        """Its answer to a prepared body."""
+
+
+def prefix_ms(wire: Asked, inputs: npt.NDArray[Any], members: int) -> list[float]:
     """Median milliseconds until the answer of each prefix, without a deadline."""
 
     def median(k: int) -> float:
@@ -75,7 +82,7 @@ def deadlines_ms(prefixes_ms: list[float], reserve_ms: float) -> list[float]:
 
 
 def climb(
-    wire: Wire,
+    wire: Asked,
     inputs: npt.NDArray[Any],
     labels: npt.NDArray[Any],
     deadlines: list[float],

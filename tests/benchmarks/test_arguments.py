@@ -36,7 +36,7 @@ Main = Callable[[Sequence[str]], object]
         (wire.main, "--mosec nowhere", "there is no file nowhere"),
         (soak.main, "--minutes 0.1", "must be at least 0.5, not 0.1"),
         (soak.main, "--minutes nan", "must be at least 0.5, not nan"),
-        (lateness.main, "--requests 3", "must be at least 7, not 3"),
+        (lateness.main, "--requests 3", "must be at least 8, not 3"),
         (scheduler_cost.main, "--waiting 0", "must be at least 1, not 0"),
         (overhead.main, "--requests 0", "must be at least 1, not 0"),
         (picture.main, "--requests 0", "must be at least 1, not 0"),
