@@ -31,8 +31,9 @@ MEMBER_S = (1.7e-3,) * 7 + (15e-3,)
 """Duration of each member on one row: seven members of 1.7 ms, and the teacher."""
 
 FIXED_SHARE = 0.06
-"""Part of that which a step costs however many rows it has: members of convolutions on a CPU take 6.33 ms for one row
-and 48.02 ms for eight (README.md, Overhead per request)."""
+"""Part of that which a step costs however many rows it has. From an earlier measurement (AMD EPYC, 2026-11-21, before
+d619ca3): members of convolutions took 6.33 ms for one row and 48.02 ms for eight. docs/simulation.md says what 0, which
+later measurements suggest, makes of the results."""
 
 MAX_BATCH_ROWS = 64
 DEADLINES_S = (0.020, 0.050, 0.100)
