@@ -99,6 +99,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self.received_ns: int | None = None
         """When the kernel had the bytes that are being parsed, by the wall clock; None: it does not say."""
         self._refused = False
+        self._broken = False
+        """Whether a body was none: what follows it cannot be read."""
         self._received = 0
         """Bytes since the first packet of the head, or of the body less what it brought."""
         self._receiving = _Receiving.FIRST
@@ -138,6 +140,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse, then bound and time what is still to come."""
+        if self._broken:
+            return
         self._received += len(data)
         super().data_received(data)
         if self._received > HEAD_BYTES and self._receiving in (_Receiving.HEAD, _Receiving.BODY):
@@ -151,7 +155,7 @@ class BoundedProtocol(HttpToolsProtocol):
         problem.headers["connection"] = "close"
         if self._receiving is _Receiving.BODY and not self.pipeline and not self.cycle.response_started:
             # The head was one: the application is waiting for this body, and answers.
-            self._receiving = _Receiving.NOTHING
+            self._receiving, self._broken = _Receiving.NOTHING, True
             self._give_up(problem)
         else:
             self._answer(problem)

@@ -16,7 +16,7 @@ import pytest
 from bundle import Bundle
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError
-from service.protocol import ARRIVED, HEAD_BYTES, BoundedProtocol, Limits
+from service.protocol import ARRIVED, GIVEN_UP, HEAD_BYTES, BoundedProtocol, Limits
 from service.server import Server as Process
 from service.settings import Settings
 from tests.fakes import FakeClock
@@ -143,6 +143,15 @@ def test_a_body_whose_chunks_are_none_is_answered_and_counted_once(tiny: Bundle,
         assert (line, document["code"]) == (b"HTTP/1.1 400 Bad Request", "malformed_request")
         assert rejected(server, "malformed_request") == 1
         assert rejected(server, "malformed_body") == 0
+
+
+def test_what_follows_a_broken_body_is_not_looked_at(process: Process):
+    one, transport, _ = connected(process, LIMITS)
+    one._start_asgi_task = Mock()
+    one.data_received(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+    one.data_received(b"more of it")
+    assert one.cycle.scope["state"][GIVEN_UP].code == "malformed_request"
+    assert not transport.close.called, "the application has not answered yet"
 
 
 def test_who_hangs_up_while_a_body_comes_is_no_error_of_the_service(tiny: Bundle, models: Path):
