@@ -133,14 +133,19 @@ def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _post_array(url: str, inputs: npt.NDArray[Any], fields: Mapping[str, Any]) -> dict[str, Any]:
-    # An empty list is nothing to ask for; in a query it would be a list of one empty text.
-    given = {name: value for name, value in fields.items() if name != "outputs" or len(value)}
-    query = urlencode({name: ",".join(value) if name == "outputs" else value for name, value in given.items()})
+    query = query_of(fields)
     return {
         "url": f"{url}?{query}" if query else url,
         "content": npy.encode(inputs),
         "headers": {"content-type": npy.MEDIA_TYPE},
     }
+
+
+def query_of(fields: Mapping[str, Any]) -> str:
+    """What is asked for as a query string; several `outputs` are separated by commas."""
+    joined = {name: ",".join(value) if name == "outputs" else value for name, value in fields.items()}
+    # An empty list is nothing to ask for; in a query it would be a list of one empty text.
+    return urlencode({name: value for name, value in joined.items() if name != "outputs" or value})
 
 
 def accepting_npy(request: dict[str, Any]) -> dict[str, Any]:

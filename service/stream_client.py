@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, M
 from contextlib import aclosing, suppress
 from ssl import SSLContext
 from typing import Any, NoReturn, TypedDict
-from urllib.parse import urlencode
 
 import numpy as np
 import orjson
@@ -17,6 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import npy
 from service.anytime_error import AnytimeError, raise_problem
+from service.calls import query_of
 from service.schema import Output
 from service.stream_schemas import StreamEvent
 
@@ -98,10 +98,7 @@ async def _each(chunks: Iterable[Any] | AsyncIterable[Any]) -> AsyncGenerator[An
 
 
 def _url(base_url: str, knobs: Mapping[str, Any]) -> str:
-    given = {
-        name: ",".join(value) if name == "outputs" else value for name, value in knobs.items() if value is not None
-    }
-    query = urlencode({name: value for name, value in given.items() if value != ""})
+    query = query_of({name: value for name, value in knobs.items() if value is not None})
     # http becomes ws, https becomes wss.
     return f"ws{base_url.rstrip('/').removeprefix('http')}/stream?{query}"
 

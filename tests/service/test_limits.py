@@ -128,21 +128,16 @@ def test_one_connection_too_many_is_told_so(tiny: Bundle, models: Path):
         assert b"\r\nconnection: close\r\n" in answer
 
 
-def test_what_is_no_http_is_answered_as_a_problem(tiny: Bundle, models: Path):
-    with running(models) as server, connect(server) as wire:
-        wire.sendall(b"\x16\x03\x01 hello\r\n\r\n")
-        line, document = problem(all_of(wire))
-        assert (line, document["code"]) == (b"HTTP/1.1 400 Bad Request", "malformed_request")
-        assert rejected(server, "malformed_request") == 1
+CHUNKED = b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
-def test_a_body_whose_chunks_are_none_is_answered_and_counted_once(tiny: Bundle, models: Path):
+@pytest.mark.parametrize("content", [b"\x16\x03\x01 hello\r\n\r\n", CHUNKED + b"zz\r\n"], ids=["head", "body"])
+def test_what_is_no_http_is_answered_as_a_problem_and_counted_once(tiny: Bundle, models: Path, content: bytes):
     with running(models) as server, connect(server) as wire:
-        wire.sendall(b"POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n")
+        wire.sendall(content)
         line, document = problem(all_of(wire))
         assert (line, document["code"]) == (b"HTTP/1.1 400 Bad Request", "malformed_request")
-        assert rejected(server, "malformed_request") == 1
-        assert rejected(server, "malformed_body") == 0
+        assert (rejected(server, "malformed_request"), rejected(server, "malformed_body")) == (1, 0)
 
 
 def test_what_follows_a_broken_body_is_not_looked_at(process: Process):
