@@ -26,6 +26,7 @@ from training.reproduce import (
     EXPERIMENTS,
     ablate_connections,
     ablate_gamma,
+    ablate_refinement,
     arms,
     compare_ensembles,
     figure3,
@@ -207,6 +208,51 @@ def test_ablate_connections_tells_gain_cost_and_lost_parallelism(tmp_path: Path)
     assert ["digits", "dense", "95.00", "5.00", "2.50", "1.10", "1.50", "1.50", "2", "1"] in lines
     ablate_connections.draw(cells, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").is_file()
+
+
+def judged(*accuracies: float, validation: float, each: float = 10.0) -> list[dict[str, object]]:
+    return [{**point, "validation": validation} for point in points(*accuracies, each=each)]
+
+
+def test_ablate_refinement_compares_each_change_with_the_recipe_at_its_budgets(tmp_path: Path):
+    cells = [
+        cell(ablate_refinement.RECIPE, points=judged(0.8, 0.9, validation=0.8), chance=0.1),
+        cell("labels", points=judged(0.82, 0.89, validation=0.81), chance=0.1),
+        cell("wider members", points=judged(0.9, 0.95, each=15, validation=0.9), chance=0.1),
+    ]
+    told = ablate_refinement.report(cells)
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in told.splitlines()]
+    # Of two budgets, half of them pay for nothing: (0.1 + 0.8) / 2.
+    assert ["digits", "the recipe", "2", "80.00", "85.00", "90.00", "45.00", "45.00", "1"] in lines
+    assert ["digits", "labels", "2", "+2.00", "+0.50", "-1.00", "+1.00", "+0.50", "1"] in lines
+    # Three quarters of the budgets pay for nothing, and none for both: (3 * 0.1 + 0.9) / 4.
+    assert ["digits", "wider members", "2", "+10.00", "+7.50", "+5.00", "-15.00", "-15.00", "1"] in lines
+    ablate_refinement.draw(cells, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").is_file()
+
+
+@pytest.mark.parametrize("data_set", ablate_refinement.DATA_SETS)
+def test_members_of_another_size_cost_no_more_than_the_recipes(data_set: str, tmp_path: Path):
+    base = dataclasses.replace(RECIPES[data_set].config, teacher_epochs=1)
+    bench = Bench(RECIPES[data_set], base, tmp_path, Quiet())
+    with bench.game(base) as game:
+        *_, whole = arms.budgets_of(game)
+    for name in ablate_refinement.SIZES[data_set]:
+        config = ablate_refinement.CHANGES[name].settings(base)
+        with bench.game(config, classes=ablate_refinement.classes_of(bench, config)) as game:
+            budgets = arms.budgets_of(game)
+        assert 0.75 * whole < budgets[-1] <= whole
+        assert len(budgets) == config.rounds
+
+
+def test_ablate_refinement_trains_members_of_the_size_that_its_settings_say(tmp_path: Path):
+    base = dataclasses.replace(DIGITS, teacher_epochs=1, epochs=1, refine_epochs=1)
+    bench = Bench(RECIPES["digits"], base, tmp_path, Quiet())
+    config = dataclasses.replace(ablate_refinement.CHANGES["narrower members"].settings(base), rounds=2)
+    narrow = ablate_refinement.run(bench, config)
+    assert [point["flops"] for point in narrow["points"]] == [6720, 13552]
+    assert narrow["refinement"]["epochs"] == 1
+    assert all(0.1 < point["validation"] <= 1 for point in narrow["points"])
 
 
 def test_compare_ensembles_gives_every_method_the_same_budget(tmp_path: Path):

@@ -35,6 +35,7 @@ NAMES = [
     "theorem1",
     "ablate-connections",
     "ablate-gamma",
+    "ablate-refinement",
     "find-wl",
     "compare-ensembles",
 ]

@@ -3,6 +3,7 @@
 from training.reproduce import (
     ablate_connections,
     ablate_gamma,
+    ablate_refinement,
     compare_ensembles,
     figure2,
     figure3,
@@ -21,6 +22,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         theorem1.EXPERIMENT,
         ablate_connections.EXPERIMENT,
         ablate_gamma.EXPERIMENT,
+        ablate_refinement.EXPERIMENT,
         find_wl.EXPERIMENT,
         compare_ensembles.EXPERIMENT,
     )

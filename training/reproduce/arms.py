@@ -138,12 +138,12 @@ def families(bench: Bench) -> list[ModelClass]:
     """
     config, teacher, members = bench.config, bench.prepared.teacher, bench.prepared.classes[0]
     if isinstance(teacher, nn.Module | Logits):
-        teacher = _resized(members, widths=config.teacher_widths, blocks=config.teacher_blocks)
-    return list(dict.fromkeys([teacher, _resized(teacher, blocks=max(1, config.teacher_blocks // 2)), members]))
+        teacher = resized(members, widths=config.teacher_widths, blocks=config.teacher_blocks)
+    return list(dict.fromkeys([teacher, resized(teacher, blocks=max(1, config.teacher_blocks // 2)), members]))
 
 
-def _resized(model_class: ModelClass, **changes: object) -> ModelClass:
-    """Every family is a dataclass of widths and blocks."""
+def resized(model_class: ModelClass, **changes: object) -> ModelClass:
+    """The same family in another size: every one is a dataclass of widths and blocks."""
     return dataclasses.replace(model_class, **changes)  # type: ignore[type-var]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -70,16 +70,29 @@ class Bench:
         return Stopwatch(self.prepared.data.test.x) if self.config.seed == TIMED_SEED else None
 
     @contextmanager
-    def game(self, config: RecipeConfig) -> Iterator[Game]:
-        """A game under an arm's settings, which an interrupted run of the very same goes on with."""
-        prepared, teacher = self.prepared, self.teacher
-        checkpoint = self._checkpoint("arm", config, teacher)
-        with run_of(checkpoint, config, resume=checkpoint.folder.is_dir()):
-            yield game_of(teacher, prepared.data, prepared.classes, config, checkpoint, self.reporter)
+    def game(self, config: RecipeConfig, classes: Sequence[ModelClass] = ()) -> Iterator[Game]:
+        """A game under an arm's settings, which an interrupted run of the very same goes on with.
 
-    def _checkpoint(self, purpose: str, config: RecipeConfig, teacher: ModelClass | nn.Module | Logits) -> Checkpoint:
+        Args:
+            config: the arm's; of its keys, those of a member's size say nothing here.
+            classes: of the members; none: the recipe's.
+        """
+        prepared, teacher = self.prepared, self.teacher
+        classes = classes or prepared.classes
+        checkpoint = self._checkpoint("arm", config, teacher, classes)
+        with run_of(checkpoint, config, resume=checkpoint.folder.is_dir()):
+            yield game_of(teacher, prepared.data, classes, config, checkpoint, self.reporter)
+
+    def _checkpoint(
+        self,
+        purpose: str,
+        config: RecipeConfig,
+        teacher: ModelClass | nn.Module | Logits,
+        classes: Sequence[ModelClass] = (),
+    ) -> Checkpoint:
         prepared = self.prepared
-        known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), prepared.data, prepared.classes, teacher)
+        classes = classes or prepared.classes
+        known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), prepared.data, classes, teacher)
         return Checkpoint(self._work / f"{purpose}-{known[:16]}", known)
 
 
