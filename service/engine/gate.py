@@ -17,11 +17,13 @@ from typing import Literal, Protocol
 from service.engine.alarm import Alarms
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.step import Settled
+from service.engine.step import Settled, Step
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.engine.turns import Turns
 from service.engine.worker import Worker
 
+Part = tuple[str, int, int]
+"""Mandatory members: the model, the first of them, and the one after the last."""
 Fate = Literal["answered", "failed", "cancelled"]
 """How an admitted request left the engine: with a prefix, without one, or because its client had gone."""
 
@@ -174,10 +176,11 @@ class Gate:
         backlog_s = self._backlog_s()
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)
-        now, due = self._clock.now(), ticket.deadline.answer_by
-        hopeful = max(now, worker.busy_until) + self._mandatory_before_s(ticket) <= due
+        now, due, running = self._clock.now(), ticket.deadline.answer_by, worker.running
+        hopeful = max(now, running.until) + self._mandatory_before_s(ticket, now, running.step) <= due
         # Who is hopeless on an idle device too is let in: the scheduler says so, and whether it still is.
-        if not hopeful and now + self._mandatory_s(ticket, ticket.rows, self._costs.lately) <= due:
+        own = ticket.model, 0, ticket.member_minimum
+        if not hopeful and now + self._mandatory_s(own, ticket.rows, ticket.rows, self._costs.lately) <= due:
             return QueueFull(
                 "No member can be finished by the deadline behind what is queued: "
                 "send the request again later, or allow it more time.",
@@ -185,38 +188,41 @@ class Gate:
             )
         return None
 
-    def _mandatory_before_s(self, ticket: Ticket) -> float:
+    def _mandatory_before_s(self, ticket: Ticket, now: float, running: Step | None) -> float:
         """Seconds that the mandatory parts usually take that are more urgent than the ticket's, and its own.
 
         What each of many steps stays within nearly always, all of them together hardly ever take; and who is turned
-        away has no answer for certain.
+        away has no answer for certain. Who is due already will not be run, and what runs is over before all that.
         """
-        rows = {(ticket.model, ticket.member_minimum): ticket.rows}
-        parts = {(ticket.model, ticket.member_minimum): ticket}
+        own = ticket.model, 0, ticket.member_minimum
+        rows, largest = {own: ticket.rows}, {own: ticket.rows}
+        in_step = set(running.tickets) if running is not None else ()
         for other in list(self._unanswered):
             if other.depth >= other.member_minimum:
                 del self._unanswered[other]
             elif (-other.priority, other.deadline.answer_by) <= (-ticket.priority, ticket.deadline.answer_by):
-                key = other.model, other.member_minimum
-                rows[key] = rows.get(key, 0) + other.rows
-                parts[key] = other
-        return sum(self._mandatory_s(part, rows[key], self._costs.usually) for key, part in parts.items())
+                done = running.members.stop if running is not None and other in in_step else other.depth
+                if done < other.member_minimum and other.deadline.answer_by > now:
+                    part = other.model, done, other.member_minimum
+                    rows[part] = rows.get(part, 0) + other.rows
+                    largest[part] = max(largest.get(part, 0), other.rows)
+        return sum(self._mandatory_s(part, rows[part], largest[part], self._costs.usually) for part in rows)
 
-    def _mandatory_s(self, ticket: Ticket, rows: int, seconds: Callable[[str, int, int], float]) -> float:
-        """Seconds of as many members as the ticket must have, on `rows` rows in full batches.
+    def _mandatory_s(self, part: Part, rows: int, largest: int, seconds: Callable[[str, int, int], float]) -> float:
+        """Seconds of the members of a part, on `rows` rows in full batches.
 
         Args:
-            ticket: says which members.
+            part: which members.
             rows: of all tickets that must have them.
+            largest: rows of the one of them that has most: they are not parted.
             seconds: of a member of a model on so many rows.
         """
-        full, rest = divmod(rows, self._max_batch_rows)
-        if rows == ticket.rows:
-            full, rest = 0, rows
+        model, first, stop = part
+        batch = max(largest, self._max_batch_rows)
+        full, rest = divmod(rows, batch)
         return sum(
-            full * seconds(ticket.model, member, self._max_batch_rows)
-            + (seconds(ticket.model, member, rest) if rest else 0.0)
-            for member in range(ticket.member_minimum)
+            full * seconds(model, member, batch) + (seconds(model, member, rest) if rest else 0.0)
+            for member in range(first, stop)
         )
 
     def _count(self, ticket: Ticket, rows: int) -> None:

@@ -26,6 +26,18 @@ class Step(NamedTuple):
         return range(self.member, self.member + self.width)
 
 
+class Running(NamedTuple):
+    """A step that has begun, for who asks from another thread when its device will be free."""
+
+    until: float
+    """When it is predicted to end; it may be later than that."""
+    step: Step | None
+
+
+IDLE = Running(0.0, None)
+"""Between two steps."""
+
+
 class Settled(NamedTuple):
     """A request that gets no further member, and why."""
 

@@ -22,7 +22,7 @@ from service.engine.deadline import Clock
 from service.engine.executor import Executor
 from service.engine.publishing import publish
 from service.engine.scheduler import Scheduler
-from service.engine.step import Settled, Step
+from service.engine.step import IDLE, Running, Settled, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,11 @@ class Worker:
         self._on_death = on_death
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.busy_until = 0.0
-        """When the running step is predicted to end; read by the event loop, 0 between steps."""
+        self.running = IDLE
+        """The step that runs; read by the event loop."""
         self._spare: deque[_Call[Any]] = deque()
         self._unsettled: set[Ticket] = set()
-        self._running = False
+        self._going_on = False
         self._closed = False
         self._thread = self._new_thread()
 
@@ -105,7 +105,7 @@ class Worker:
 
     def start(self) -> None:
         """Start the thread."""
-        self._running = True
+        self._going_on = True
         self._thread.start()
 
     def stop(self) -> None:
@@ -173,13 +173,13 @@ class Worker:
         # A thread inherits those of the one that starts it, and the event loop has short ones.
         slices.restore()
         try:
-            while self._running:
+            while self._going_on:
                 self._read_inbox()
-                step = self._scheduler.next_step(self._clock.now()) if self._running else None
+                step = self._scheduler.next_step(self._clock.now()) if self._going_on else None
                 self._report()
                 if step is not None:
                     self._run(step)
-                if not self._run_spare(idle=step is None) and step is None and self._running:
+                if not self._run_spare(idle=step is None) and step is None and self._going_on:
                     self._sleep()
         except BaseException:
             log.critical("the device thread has died of a bug", exc_info=True)
@@ -189,7 +189,7 @@ class Worker:
 
     def _close(self) -> None:
         """Settle everybody, wherever they are: waiting, in the step that failed, or still in the inbox."""
-        self._running = False
+        self._going_on = False
         self._closed = True
         try:
             self._read_inbox()
@@ -229,7 +229,7 @@ class Worker:
             return
 
     def _stop(self) -> None:
-        self._running = False
+        self._going_on = False
 
     def _report(self) -> None:
         self._settle(self._scheduler.take_settled())
@@ -253,7 +253,7 @@ class Worker:
         if step.width > 1:
             self._run_wave(step, started)
             return
-        self.busy_until = started + self._costs.predict(step.model, step.member, step.rows, started)
+        self.running = Running(started + self._costs.predict(step.model, step.member, step.rows, started), step)
         try:
             logits = self._executor.run(step)
         except Exception as error:
@@ -261,7 +261,7 @@ class Worker:
             return
         finally:
             # However wrong the prediction was, nobody is refused because of a step that has ended.
-            self.busy_until = 0.0
+            self.running = IDLE
         ended = self._clock.now()
         self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
@@ -273,11 +273,11 @@ class Worker:
         """Run members side by side, and publish each prefix when its member and those before it have ended."""
         lanes, waves = self._executor.lanes, self._costs.waves(step.model)
         assert lanes is not None and waves is not None, "only what was measured is run side by side"
-        self.busy_until = started + waves.predict(step.member, step.width, step.rows, started)
+        self.running = Running(started + waves.predict(step.member, step.width, step.rows, started), step)
         try:
             failed, error = self._publish_each(step, lanes.run(step))
         finally:
-            self.busy_until = 0.0
+            self.running = IDLE
         self._scheduler.fail(failed)
         staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
         if error is not None:

@@ -8,7 +8,7 @@ import pytest
 
 from service.engine.deadline import Deadline, MonotonicClock
 from service.engine.gate import Gate, QueueFull
-from service.engine.step import Settled
+from service.engine.step import IDLE, Running, Settled, Step
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
 from tests.service.engine.test_ticket import A
@@ -22,7 +22,10 @@ class RecordingWorker:
     def __init__(self) -> None:
         self.submitted: list[Ticket] = []
         self.cancelled: list[Ticket] = []
-        self.busy_until = 0.0
+        self.running = IDLE
+
+    def run_until(self, instant: float, *tickets: Ticket, member: int = 0) -> None:
+        self.running = Running(instant, Step("tiny/1", member, tickets, sum(one.rows for one in tickets)))
 
     def submit(self, one: Ticket) -> None:
         self.submitted.append(one)
@@ -141,13 +144,51 @@ async def test_who_would_come_too_late_behind_the_queue_is_refused_at_once(gate:
     first = asyncio.create_task(gate.answer(now(budget_s=60.0, rows=2), worker, never()))
     await until_submitted(worker)
     assert await refuse(gate, worker, now(budget_s=60.5)) is False, "0.5 s of others, 0.5 s of its own"
-    worker.busy_until = MonotonicClock().now() + 59.8
+    worker.run_until(MonotonicClock().now() + 59.8)
     assert await refuse(gate, worker, now(budget_s=60.5)) is True, "the device is busy until it is too late"
     assert await refuse(gate, worker, now(budget_s=60.5, priority=1)) is False, "higher priority does not queue"
     assert await refuse(gate, worker, now(budget_s=0.4)) is False, "too short on an idle device: the scheduler's to say"
     worker.submitted[0].depth = 1
     assert await refuse(gate, worker, now(budget_s=60.5)) is False, "who has an answer is in nobody's way"
     gate.post([Settled(worker.submitted[0], StoppedBy.SHUTDOWN)])
+    await first
+
+
+async def test_what_runs_is_not_waited_for_twice(gate: Gate):
+    worker, minute = RecordingWorker(), MonotonicClock().now() + 60.0
+    first = asyncio.create_task(gate.answer(now(budget_s=60.5, rows=2), worker, never()))
+    await until_submitted(worker)
+    (running,) = worker.submitted
+    worker.run_until(minute, running)
+    assert await refuse(gate, worker, now(budget_s=60.7)) is False, "0.5 s after the step that runs"
+    worker.run_until(minute)
+    assert await refuse(gate, worker, now(budget_s=60.7)) is True, "it still has to be run"
+    gate.post([Settled(running, StoppedBy.SHUTDOWN)])
+    await first
+
+
+async def test_of_members_that_are_mandatory_those_that_are_done_or_run_are_left_out(gate: Gate):
+    worker, minute = RecordingWorker(), MonotonicClock().now() + 60.0
+    first = asyncio.create_task(gate.answer(now(budget_s=60.5, member_minimum=3), worker, never()))
+    await until_submitted(worker)
+    (running,) = worker.submitted
+    running.depth = 1
+    worker.run_until(minute, running, member=1)
+    assert await refuse(gate, worker, now(budget_s=60.9)) is True, "0.5 s for the last of three, and its own"
+    assert await refuse(gate, worker, now(budget_s=61.2)) is False
+    gate.post([Settled(running, StoppedBy.SHUTDOWN)])
+    await first
+
+
+async def test_who_is_due_already_is_in_nobodys_way(gate: Gate):
+    worker = RecordingWorker()
+    first = asyncio.create_task(gate.answer(now(budget_s=60.0, rows=2), worker, never()))
+    await until_submitted(worker)
+    (late,) = worker.submitted
+    late.deadline = Deadline.after(MonotonicClock().now() - 60.0, 60.0, 0.0)
+    worker.run_until(MonotonicClock().now() + 60.0)
+    assert await refuse(gate, worker, now(budget_s=60.7)) is False
+    gate.post([Settled(late, StoppedBy.DEADLINE)])
     await first
 
 
@@ -175,9 +216,9 @@ async def test_others_are_expected_to_take_what_they_usually_do():
     waiting = [asyncio.create_task(subject.answer(now(budget_s=60.0, rows=2), worker, never())) for _ in range(3)]
     while len(worker.submitted) < 3:
         await asyncio.sleep(0)
-    worker.busy_until = MonotonicClock().now() + 57.0
+    worker.run_until(MonotonicClock().now() + 57.0)
     assert await refuse(subject, worker, now(budget_s=61.0)) is False, "2 s for four steps, not 8"
-    worker.busy_until = MonotonicClock().now() + 59.5
+    worker.run_until(MonotonicClock().now() + 59.5)
     assert await refuse(subject, worker, now(budget_s=61.0)) is True, "not 1.5 s either"
     subject.post([Settled(one, StoppedBy.SHUTDOWN) for one in worker.submitted])
     await asyncio.gather(*waiting)

@@ -13,7 +13,7 @@ import pytest
 from bundle import Bundle
 from bundle.reference import running_average
 from service.engine.scheduler import Scheduler
-from service.engine.step import Settled, Step
+from service.engine.step import IDLE, Settled, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 from service.engine.worker import Worker
 from tests.fakes import FakeClock, TimedLanes, WideExecutor, costs, ticket
@@ -152,7 +152,7 @@ def test_a_member_that_fails_in_a_wave_leaves_the_earlier_prefix(
     assert outcomes == {one: StoppedBy.MEMBER_FAILED, other: StoppedBy.COMPLETE}
     assert one.published.members == member
     np.testing.assert_allclose(one.published.logits, list(running_average(apart, one.inputs))[member - 1], atol=1e-5)
-    assert subject.worker.busy_until == 0.0
+    assert subject.worker.running is IDLE
 
 
 @pytest.mark.parametrize("nan", [False, True])

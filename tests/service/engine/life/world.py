@@ -19,7 +19,7 @@ from service.engine.cost import CostModel, MemberCost, WaveCosts
 from service.engine.deadline import Deadline
 from service.engine.profile import Profile
 from service.engine.scheduler import Scheduler
-from service.engine.step import Settled, Step
+from service.engine.step import IDLE, Settled, Step
 from service.engine.stream import Stream, stream_key
 from service.engine.ticket import Exit, StoppedBy, Ticket
 from service.engine.waves import wide_waves
@@ -272,7 +272,7 @@ class World:
             worker._run(step)
             self.steps.running = None
         spare = worker._run_spare(idle=step is None)
-        assert worker.busy_until == 0.0
+        assert worker.running is IDLE
         return spare or step is not None or not worker._inbox.empty()
 
     def run(self, until: float) -> None:
