@@ -107,7 +107,7 @@ class DeviceExecutor:
 
     def _run_in(self, slot: Slot, step: Step, member: BoundMember) -> Logits:
         if step.tickets:
-            if member.reads_input and slot.residents(INPUT) != list(step.tickets):
+            if member.reads_input and not slot.holds(INPUT, step.tickets):
                 slot.fill(INPUT, np.concatenate([ticket.inputs for ticket in step.tickets]))
                 slot.settle(INPUT, step.tickets)
             for link in member.connections:

@@ -114,6 +114,11 @@ class Slot:
         """The live requests whose rows are in a tensor, in the order of the rows."""
         return [ticket for ticket in (ref() for ref in self._residents.get(key, ())) if ticket is not None]
 
+    def holds(self, key: Key, tickets: Sequence[Ticket]) -> bool:
+        """Whether a tensor holds just the rows of these requests, from row 0 on."""
+        # Whoever is gone still takes up rows: those after it do not begin where they would without it.
+        return [ref() for ref in self._residents.get(key, ())] == list(tickets)
+
     def settle(self, key: Key, tickets: Sequence[Ticket]) -> None:
         """A tensor now holds the rows of these requests, from row 0 on."""
         self._residents[key] = [weakref.ref(ticket) for ticket in tickets]

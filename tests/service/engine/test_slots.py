@@ -116,6 +116,15 @@ def test_a_slot_keeps_no_request_alive(executor: DeviceExecutor):
     assert executor._models["tiny/1"].slot(3).residents(HIDDEN) == []
 
 
+def test_a_request_reads_its_own_rows_after_the_one_before_it_is_gone(tiny: Bundle, executor: DeviceExecutor):
+    first, second = ticket(rows=1, seed=1), ticket(rows=3, seed=2)
+    run(executor, 0, first, second)
+    del first
+    gc.collect()
+    expected = list(running_average(tiny, second.inputs))
+    np.testing.assert_allclose(run(executor, 1, second), 2 * expected[1] - expected[0], atol=1e-5)
+
+
 def test_a_detached_request_holds_its_own_rows_only(executor: DeviceExecutor):
     one, two = ticket(rows=1, seed=1), ticket(rows=2, seed=2)
     run(executor, 0, one, two)
