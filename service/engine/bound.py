@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
@@ -36,6 +37,7 @@ class BoundMember:
         self.logits = member.logits
         self.input = manifest.input.name
         self.reads_input = self.input in {edge.name for edge in self._session.get_inputs()}
+        self._outputs = {output.name: output for output in member.outputs}
         self._fetched = [member.logits, *(name for name in self.kept if name != member.logits)]
 
     @property
@@ -58,32 +60,50 @@ class BoundMember:
         else:
             self._captured.add(graph_id)
 
-    def run_on(self, inputs: dict[str, ort.OrtValue]) -> dict[str, ort.OrtValue]:
+    def run_on(self, inputs: dict[str, ort.OrtValue], rows: int) -> dict[str, ort.OrtValue]:
         """Run on tensors of any number of rows: the logits and the outputs that later members read."""
         binding = self._session.io_binding()
         for name, value in inputs.items():
             binding.bind_ortvalue_input(name, value)
-        for name in self._fetched:
-            binding.bind_output(name, self._device, 0)
+        outputs = {name: self._room(name, rows) for name in self._fetched}
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
         self._session.run_with_iobinding(binding, run_options(-1))
-        return dict(zip(self._fetched, binding.get_outputs(), strict=True))
+        return outputs
 
     def written(self) -> list[Key]:
         """Tensors of a slot that a run overwrites."""
         return [(self._index, name) for name in self._fetched]
 
+    def _room(self, name: str, rows: int) -> ort.OrtValue:
+        """A tensor for an output that is read after the run.
+
+        Not of the session's own arena: graphs write to its memory that was free while they were captured.
+        """
+        output = self._outputs[name]
+        return ort.OrtValue.ortvalue_from_shape_and_type((rows, *output.shape), np.dtype(output.dtype), self._device, 0)
+
     def _binding(self, slot: Slot) -> ort.IOBinding:
-        """The session's binding to a slot, made once: a graph is replayed on these addresses."""
+        """The session's binding to a slot: one for all runs of a graph, which is replayed on its addresses.
+
+        Without graphs, a new one for each run: some nodes may run on the CPU then, and what these read is copied from
+        the device when it is bound, not when it is run.
+        """
+        if not self.graphed:
+            return self._bind(slot)
         if slot.bucket not in self._bindings:
-            binding = self._session.io_binding()
-            for link in self.connections:
-                binding.bind_ortvalue_input(link.input, slot.tensors[link.from_member, link.from_output])
-            if self.reads_input:
-                binding.bind_ortvalue_input(self.input, slot.tensors[INPUT])
-            for key in self.written():
-                binding.bind_ortvalue_output(key[1], slot.tensors[key])
-            self._bindings[slot.bucket] = binding
+            self._bindings[slot.bucket] = self._bind(slot)
         return self._bindings[slot.bucket]
+
+    def _bind(self, slot: Slot) -> ort.IOBinding:
+        binding = self._session.io_binding()
+        for link in self.connections:
+            binding.bind_ortvalue_input(link.input, slot.tensors[link.from_member, link.from_output])
+        if self.reads_input:
+            binding.bind_ortvalue_input(self.input, slot.tensors[INPUT])
+        for key in self.written():
+            binding.bind_ortvalue_output(key[1], slot.tensors[key])
+        return binding
 
     def _open(self) -> tuple[ort.InferenceSession, Captures]:
         graphs = with_graphs(self._provider)

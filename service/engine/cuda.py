@@ -162,7 +162,7 @@ class DeviceExecutor:
                 if parts
                 else self._to_device(np.zeros((step.rows, *link.shape), link.dtype))
             )
-        outputs = member.run_on(inputs)
+        outputs = member.run_on(inputs, step.rows)
         start = 0
         for ticket in step.tickets:
             for name in member.kept:

@@ -148,6 +148,33 @@ def test_a_step_that_no_bucket_holds_goes_without(tiny: Bundle, executor: Device
     assert executor.run(Step("tiny/1", 1, (), 200)).shape == (200, 3)
 
 
+def test_what_outlives_a_run_is_not_in_memory_that_graphs_write(
+    executor: DeviceExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    def from_the_arena_of_the_session(*_: object) -> None:
+        pytest.fail("an output is left to the session to allocate")
+
+    monkeypatch.setattr(ort.IOBinding, "bind_output", from_the_arena_of_the_session)
+    one = ticket(rows=130)
+    run(executor, 0, one)
+    assert one.activations[HIDDEN].tensor.shape() == [130, 5]
+
+
+def test_a_member_without_graphs_reads_what_is_there_when_it_runs(
+    tiny: Bundle, executor: DeviceExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    bind = ort.IOBinding.bind_ortvalue_input
+
+    def copied_to_the_cpu(binding: ort.IOBinding, name: str, value: ort.OrtValue) -> None:
+        """What onnxruntime does with an input on a GPU that is read by a node on the CPU."""
+        bind(binding, name, ort.OrtValue.ortvalue_from_numpy(value.numpy().copy()))
+
+    monkeypatch.setattr(ort.IOBinding, "bind_ortvalue_input", copied_to_the_cpu)
+    for seed in range(2):
+        one = ticket(rows=3, seed=seed)
+        np.testing.assert_allclose(run(executor, 0, one), next(running_average(tiny, one.inputs)), atol=1e-5)
+
+
 @pytest.fixture
 def pretended(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> DeviceExecutor:
     """An executor that believes its provider captures graphs; the CPU provider ignores the ids."""
