@@ -102,8 +102,9 @@ class Settings(BaseSettings):
     of 2 or more; on CUDA members run one after another. `GET /models` and the log say what came of it."""
 
     gpu_member_mib: Annotated[int, Field(ge=0)] = 0
-    """Device memory that one member may take on a GPU, beside its weights, in MiB; 0 sets no bound. Bound it when other
-    programs share the GPU; a member that needs more fails."""
+    """Device memory that one member may take on a GPU for its weights and while it runs, in MiB; 0 sets no bound. Bound
+    it when other programs share the GPU; a member that needs more fails. What requests hold between members comes on
+    top: max_queue_rows and max_kept_bytes bound that."""
 
     max_batch_rows: Count = 64
     """Rows that one step may hold. Larger batches raise throughput and make each step longer, so that a request

@@ -16,7 +16,7 @@ import onnxruntime as ort
 from bundle import Bundle, Manifest
 from service.engine.bound import BoundMember
 from service.engine.chunks import ChunkMember
-from service.engine.providers import CUDA, Provider
+from service.engine.providers import CUDA, Provider, without_limit
 from service.engine.rows import RowMover
 from service.engine.slots import BUCKETS, INPUT, DeviceRows, Key, Slot, bucket_of, consecutive, padded
 from service.engine.step import Step
@@ -60,7 +60,8 @@ class DeviceExecutor:
         self._provider, self._device = provider, device
         self._models: dict[str, _Model] = {}
         self._chunks: dict[str, list[ChunkMember]] = {}
-        self._mover = RowMover(provider, device)
+        # What it moves out of the slots is held in its arenas for as long as requests need it, or are kept.
+        self._mover = RowMover(without_limit(provider), device)
 
     @property
     def ungraphed(self) -> int:

@@ -27,6 +27,8 @@ CUDA: Provider = (
     },
 )
 
+ARENA_LIMIT = "gpu_mem_limit"
+"""Option of the CUDA provider: bytes that the arena of one session may hold."""
 
 CUDART = ("libcudart.so.13", "libcudart.so.12")
 """Names of the CUDA runtime, newest first."""
@@ -40,7 +42,7 @@ def cuda_provider(member_memory_bytes: int = 0) -> Provider:
     """CUDA with one stream for all sessions, so that members follow each other without waiting for the host.
 
     Args:
-        member_memory_bytes: what the arena of one session may take; 0 leaves it unbounded.
+        member_memory_bytes: what the arena of one session may take, its weights included; 0 leaves it unbounded.
     """
     options = dict(CUDA[1])
     stream = _new_stream()
@@ -49,8 +51,13 @@ def cuda_provider(member_memory_bytes: int = 0) -> Provider:
     else:
         options["user_compute_stream"] = str(stream)
     if member_memory_bytes:
-        options["gpu_mem_limit"] = str(member_memory_bytes)
+        options[ARENA_LIMIT] = str(member_memory_bytes)
     return CUDA[0], options
+
+
+def without_limit(provider: Provider) -> Provider:
+    """The same provider, whose sessions may take the memory they need."""
+    return provider[0], {name: value for name, value in provider[1].items() if name != ARENA_LIMIT}
 
 
 def with_graphs(provider: Provider) -> Provider | None:
@@ -94,6 +101,8 @@ def open_session(graph: str | bytes, provider: Provider, threads: int = 1) -> or
             f"onnxruntime fell back from {provider[0]} to {session.get_providers()[0]}: "
             "install the CUDA libraries with `pip install 'anytime-distil[cuda]'`."
         )
+    # Nor later, when a run has failed.
+    session.disable_fallback()
     return session
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from onnxruntime.capi.onnxruntime_pybind11_state import EPFail
 
 from bundle import Bundle, InvalidBundle, write_bundle
 from bundle.reference import running_average
@@ -18,7 +19,16 @@ from service.engine.cpu import CpuExecutor
 from service.engine.cuda import DeviceExecutor
 from service.engine.device import check_cuda, open_executor
 from service.engine.executor import Executor
-from service.engine.providers import CPU, CUDA, DeviceUnavailable, has_cuda_driver, open_session
+from service.engine.providers import (
+    ARENA_LIMIT,
+    CPU,
+    CUDA,
+    DeviceUnavailable,
+    cuda_provider,
+    has_cuda_driver,
+    open_session,
+    without_limit,
+)
 from service.engine.step import Step
 from tests.fakes import ticket
 from tests.tiny import tiny_graph, tiny_manifest, write_tiny
@@ -107,3 +117,27 @@ def test_with_a_device_auto_takes_it():
 def test_a_session_never_falls_back_in_silence(tiny: Bundle):
     with pytest.raises(DeviceUnavailable, match="fell back from AbsentExecutionProvider"), pytest.warns(UserWarning):
         open_session(str(tiny.graph(0)), ("AbsentExecutionProvider", {}))
+
+
+def test_a_session_that_fails_does_not_go_on_elsewhere_in_silence(tiny: Bundle, monkeypatch: pytest.MonkeyPatch):
+    class Lost:
+        """A session whose device has gone."""
+
+        def is_webgpu_graph_capture_enabled(self) -> bool:
+            return False
+
+        def run(self, *_: object) -> None:
+            raise EPFail("the device is lost")
+
+    session = open_session(str(tiny.graph(0)), CPU)
+    monkeypatch.setattr(session, "_sess", Lost())
+    with pytest.raises(EPFail, match="the device is lost"):
+        session.run(["logits"], {"x": np.zeros((1, 4), np.float32)})
+
+
+def test_a_bound_for_members_does_not_bound_what_requests_hold():
+    name, options = cuda_provider(2**26)
+    assert options[ARENA_LIMIT] == str(2**26)
+    assert without_limit((name, options)) == (name, {key: options[key] for key in options if key != ARENA_LIMIT})
+    executor = DeviceExecutor((CPU[0], {ARENA_LIMIT: "1"}), "cpu")
+    assert executor._mover._provider == CPU
