@@ -68,6 +68,14 @@ def test_every_dependency_is_pinned(extra: str):
     assert names <= set(pins("constraints.txt"))
 
 
+def test_no_onnxruntime_is_taken_whose_cuda_graphs_read_what_is_no_longer_theirs():
+    # microsoft/onnxruntime#32121, in 1.30.0.
+    wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["cuda"]]
+    floors = [re.findall(r">=1\.(\d+)", text) for text in wanted if text.startswith("onnxruntime-gpu")]
+    assert len(floors) == 2
+    assert all(int(minor) >= 30 for [minor] in floors)
+
+
 def test_the_cuda_pins_are_of_nothing_else():
     cuda = pins("docker/constraints-cuda.txt")
     assert {"nvidia-cudnn-cu13", "nvidia-cublas"} <= set(cuda)
