@@ -83,6 +83,17 @@ def test_the_cuda_pins_are_of_nothing_else():
     assert not set(cuda) & set(pins("constraints.txt"))
 
 
+def test_no_command_asks_for_torch_with_other_cuda_libraries_than_its_own():
+    commands = [
+        line
+        for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.Dockerfile")]
+        for line in page.read_text().splitlines()
+        if "pip install" in line and "constraints-cuda.txt" in line
+    ]
+    assert commands
+    assert [line for line in commands if "train" in line.split("[")[-1]] == []
+
+
 @pytest.mark.parametrize(("dockerfile", "source"), [(image, source) for image in IMAGES for source in copied(image)])
 def test_what_is_copied_exists_and_reaches_the_builder(dockerfile: str, source: str):
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
