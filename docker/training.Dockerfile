@@ -4,7 +4,8 @@
 #   docker build -f docker/training.Dockerfile -t anytime-training .
 #   docker run --rm --user "$(id -u):$(id -g)" -v ./models:/models [--gpus all] anytime-training digits
 #
-# `--user` lets it write into your folder; without it, bundles go to a volume that user 10001 may write.
+# `--user` lets it write into your folder; without it, bundles go to a volume that user 10001 may write. `search RECIPE`
+# goes in the place of `digits`, and `reproduce NAME` too, with `-v ./docs:/docs` for what it writes.
 
 FROM python:3.12-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
@@ -53,7 +54,8 @@ ENV HOME=/tmp \
     ORT_DISABLE_TELEMETRY=1 \
     PYTHONDONTWRITEBYTECODE=1
 VOLUME /models
-# Checkpoints go to the working directory: on the volume they outlive the container, for `--resume`.
-WORKDIR /models
+# Bundles go to `models` here, their checkpoints beside them: on the volume they outlive the container, for `--resume`.
+WORKDIR /
 USER 10001:10001
-ENTRYPOINT ["train-ensemble", "--models", "/models"]
+# No options: before `search` or `reproduce` there may be none.
+ENTRYPOINT ["train-ensemble"]

@@ -133,6 +133,13 @@ def test_the_entry_point_is_ours_without_a_shell_and_without_root(dockerfile: st
     assert [word for word, _ in image].index("USER") > [word for word, _ in image].index("RUN")
 
 
+def test_the_trainer_takes_every_subcommand_and_writes_to_its_volume():
+    image = stages("training.Dockerfile")[-1]
+    [entry], [folder], [volume] = (arguments(image, word) for word in ("ENTRYPOINT", "WORKDIR", "VOLUME"))
+    assert json.loads(entry) == ["train-ensemble"], "`search` and `reproduce` must be its first word"
+    assert Path(folder) / "models" == Path(volume), "where bundles go unless `--models` says otherwise"
+
+
 @BY_IMAGE
 def test_what_is_removed_is_the_other_command(dockerfile: str):
     [removed] = re.findall(r"rm /opt/venv/bin/(\S+)", " ".join(arguments(stages(dockerfile)[-1], "RUN")))
