@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import logging
+import os
 import signal
 import sys
 
@@ -16,7 +17,7 @@ from service.engine import slices
 from service.engine.providers import DeviceUnavailable
 from service.logs import configure_logging
 from service.server import CannotListen, Server, listen
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ def main() -> None:
     try:
         settings = Settings()
         configure_logging(settings)
+        for variable in misspelt(os.environ):
+            log.warning("%s is no setting and changes nothing: `serve-ensemble --help` lists them", variable)
         server = Server(create_app(settings))
         sockets = listen(settings)
     except (BundleError, DeviceUnavailable, CannotListen) as error:

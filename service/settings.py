@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -13,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from service.engine.device import Device
 from service.engine.execution import Execution
 
+PREFIX = "ANYTIME_"
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 KEY_CHARACTERS = 16
@@ -22,7 +24,7 @@ class Settings(BaseSettings):
     """Settings of the service, read from the environment."""
 
     model_config = SettingsConfigDict(
-        env_prefix="ANYTIME_",
+        env_prefix=PREFIX,
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
@@ -216,6 +218,12 @@ class Settings(BaseSettings):
         if self.api_keys and self.allow_anonymous:
             raise ValueError("api_keys and allow_anonymous contradict each other: choose one")
         return self
+
+
+def misspelt(environment: Iterable[str]) -> list[str]:
+    """Names of variables that look like settings and are none, which nobody else would tell of."""
+    names = (name for name in environment if name.upper().startswith(PREFIX))
+    return sorted(name for name in names if name[len(PREFIX) :].lower() not in Settings.model_fields)
 
 
 def _is_loopback(host: str) -> bool:

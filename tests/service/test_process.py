@@ -19,6 +19,7 @@ from websockets.sync.client import connect
 
 from bundle import Bundle
 from service.client import AnytimeClient, AnytimeError
+from service.engine.providers import has_cuda_driver
 
 
 def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]]:
@@ -33,7 +34,11 @@ def command(models: Path, **environment: str) -> tuple[list[str], dict[str, str]
         ({"ANYTIME_MODELS": "absent"}, "There is no bundle 'absent'"),
         ({"ANYTIME_PORT": "http"}, "ANYTIME_PORT: Input should be a valid integer"),
         ({"ANYTIME_MAX_ROWS": "5000"}, "max_rows exceeds max_queue_rows"),
-        ({"ANYTIME_DEVICE": "cuda"}, "no CUDA driver"),
+        pytest.param(
+            {"ANYTIME_DEVICE": "cuda"},
+            "no CUDA driver",
+            marks=pytest.mark.skipif(has_cuda_driver(), reason="has a CUDA driver"),
+        ),
         ({"ANYTIME_API_KEYS": "short"}, "ANYTIME_API_KEYS: each key must have at least 16 characters."),
         ({"ANYTIME_HOST": "0.0.0.0"}, "0.0.0.0 can be reached from other machines: set ANYTIME_API_KEYS"),
         ({"ANYTIME_HOST": "192.0.2.1", "ANYTIME_ALLOW_ANONYMOUS": "true"}, "cannot listen on 192.0.2.1, port 0"),
@@ -49,6 +54,13 @@ def test_it_says_in_one_line_why_it_cannot_start(
     (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("{")]
     assert line.startswith("serve-ensemble: ")
     assert sentence in line
+
+
+def test_a_misspelt_setting_is_named(models: Path):
+    arguments, env = command(models, ANYTIME_MAX_ROW="5")
+    ended = subprocess.run(arguments, env=env, capture_output=True, text=True, timeout=60, check=False)
+    said = [json.loads(line)["message"] for line in ended.stderr.splitlines() if line.startswith("{")]
+    assert "ANYTIME_MAX_ROW is no setting and changes nothing: `serve-ensemble --help` lists them" in said
 
 
 def test_help_lists_every_setting(models: Path):

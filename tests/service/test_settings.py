@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from service.settings import Settings, misspelt
 
 KEY = "a-key-of-some-length"
 
@@ -97,3 +97,10 @@ def test_keys_do_not_show():
 
 def test_every_setting_is_documented():
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_what_looks_like_a_setting_and_is_none_is_found():
+    assert misspelt(["ANYTIME_PORT", "anytime_port", "ANYTIME_PROT", "PATH", "Anytime_Max_Row"]) == [
+        "ANYTIME_PROT",
+        "Anytime_Max_Row",
+    ]
