@@ -90,7 +90,7 @@ def test_integer_inputs(kind: str, models: Path):
     executor, one = loaded(kind, bundle), ticket()
     one.inputs = np.arange(8, dtype=np.uint8).reshape(2, 4)
     logits = executor.run(Step("tiny/1", 0, (one,), 2))
-    np.testing.assert_allclose(logits, next(running_average(bundle, one.inputs)), rtol=1e-5)
+    np.testing.assert_allclose(logits, next(running_average(bundle, one.inputs)), rtol=1e-5, atol=1e-5)
 
 
 @kinds
