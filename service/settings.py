@@ -32,7 +32,7 @@ class Settings(BaseSettings):
         allow_inf_nan=False,
     )
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """Address to listen on. Loopback unless you choose otherwise; a container wants 0.0.0.0. On any other address
     than loopback you must choose who may ask: set api_keys or allow_anonymous."""
 
@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     """Port for /metrics and for changes under /models, which are then not answered on the other port, where clients
     come in. None serves all on one port."""
 
-    admin_host: str = "127.0.0.1"
+    admin_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """Address of the admin port."""
 
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()

@@ -28,6 +28,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch):
     [
         ("PORT", "http"),
         ("PORT", "70000"),
+        ("HOST", ""),
         ("DEVICE", "tpu"),
         ("EXECUTION", "concurrent"),
         ("MAX_ROWS", "0"),
@@ -41,7 +42,7 @@ def test_the_environment_is_read(monkeypatch: pytest.MonkeyPatch):
 )
 def test_a_wrong_value_is_refused_at_start(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
     monkeypatch.setenv(f"ANYTIME_{name}", value)
-    with pytest.raises(ValidationError):
+    with pytest.raises(ValidationError, match=rf"(?m)^{name.lower()}$"):
         Settings()
 
 
