@@ -119,9 +119,10 @@ class BoundMember:
 
     def _give_up_graphs(self, reason: str) -> None:
         self._warn(reason)
-        self._session = open_member(self._bundle, self._index, self._provider)
+        # First, for there may be no memory for another session: the old one may hold a part of a graph as a whole one.
         self._captures = Captures(enabled=False)
         self._bindings.clear()
+        self._session = open_member(self._bundle, self._index, self._provider)
 
     def _warn(self, reason: str) -> None:
         manifest = self._bundle.manifest

@@ -11,7 +11,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, save
 
-from bundle import Bundle
+from bundle import Bundle, InvalidBundle
 from bundle.reference import running_average
 from service.engine import bound
 from service.engine.bound import has_control_flow
@@ -191,23 +191,45 @@ def test_graphs_are_used_where_they_can_be(pretended: DeviceExecutor):
     assert pretended._models["tiny/1"].members[0]._captured == {BUCKETS.index(4) + 1}
 
 
-def test_a_capture_that_fails_is_said_once_and_done_without(
-    tiny: Bundle, pretended: DeviceExecutor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-):
+@pytest.fixture
+def no_capture(pretended: DeviceExecutor, monkeypatch: pytest.MonkeyPatch) -> DeviceExecutor:
+    """The same, but each run that would capture a graph or replay one fails."""
+
     def refuse(graph_id: int) -> ort.RunOptions:
         options = ort.RunOptions()
         options.terminate = graph_id > 0
         return options
 
     monkeypatch.setattr(bound, "run_options", refuse)
+    return pretended
+
+
+def test_a_capture_that_fails_is_said_once_and_done_without(
+    tiny: Bundle, no_capture: DeviceExecutor, caplog: pytest.LogCaptureFixture
+):
     one = ticket(rows=3, seed=1)
     with caplog.at_level(logging.WARNING):
         for _ in range(PLAIN_RUNS + 3):
-            logits = run(pretended, 0, one)
+            logits = run(no_capture, 0, one)
     np.testing.assert_allclose(logits, next(running_average(tiny, one.inputs)), atol=1e-5)
     (record,) = caplog.records
     assert record.getMessage().startswith("member 0 of tiny/1 runs without CUDA graphs: the capture failed: ")
-    assert pretended.ungraphed == 1
+    assert no_capture.ungraphed == 1
+
+
+def test_a_graph_that_was_not_captured_whole_is_never_replayed(
+    tiny: Bundle, no_capture: DeviceExecutor, monkeypatch: pytest.MonkeyPatch
+):
+    def no_room(*_: object) -> None:
+        raise InvalidBundle("no memory for another session")
+
+    monkeypatch.setattr(bound, "open_member", no_room)
+    one = ticket(rows=3, seed=1)
+    for _ in range(PLAIN_RUNS):
+        run(no_capture, 0, one)
+    with pytest.raises(InvalidBundle):
+        run(no_capture, 0, one)
+    np.testing.assert_allclose(run(no_capture, 0, one), next(running_average(tiny, one.inputs)), atol=1e-5)
 
 
 @pytest.mark.gpu
