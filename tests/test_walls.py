@@ -49,3 +49,10 @@ def test_importing_does_not_load(module: str, absent: str):
     check = f"import sys, {module}; print([name for name in {absent.split()!r} if name in sys.modules])"
     printed = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "[]"
+
+
+def test_training_without_its_extra_says_what_to_install():
+    code = "import sys; sys.modules['torch'] = None; import training.cli"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "install it with `pip install '.[train]'`" in ended.stderr.splitlines()[-1]

@@ -6,12 +6,19 @@ Bring your own::
     path = distil(teacher, data, [Convolutional(widths=(8, 16))], Config(name="pets"))
 """
 
-from training.config import Config
-from training.data import Data, Split
-from training.errors import TrainingError
-from training.networks import Convolutional, DenseNet, FullyConnected, ModelClass, Recurrent, ResNet
-from training.pipeline import distil
-from training.targets import Logits
+try:
+    from training.config import Config
+    from training.data import Data, Split
+    from training.errors import TrainingError
+    from training.networks import Convolutional, DenseNet, FullyConnected, ModelClass, Recurrent, ResNet
+    from training.pipeline import distil
+    from training.targets import Logits
+except ModuleNotFoundError as missing:
+    # The command is there as soon as serving is installed, and so is this package.
+    raise ModuleNotFoundError(
+        f"{missing.msg}; training needs more than serving: install it with `pip install '.[train]'` in the repository",
+        name=missing.name,
+    ) from missing
 
 __all__ = [
     "Config",

@@ -99,7 +99,7 @@ def open_session(graph: str | bytes, provider: Provider, threads: int = 1) -> or
     if session.get_providers()[0] != provider[0]:
         raise DeviceUnavailable(
             f"onnxruntime fell back from {provider[0]} to {session.get_providers()[0]}: "
-            "install the CUDA libraries with `pip install 'anytime-distil[cuda]'`."
+            "install the CUDA libraries with `pip install '.[cuda]'` in the repository."
         )
     # Nor later, when a run has failed.
     session.disable_fallback()
