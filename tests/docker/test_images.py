@@ -86,7 +86,7 @@ def test_the_cuda_pins_are_of_nothing_else():
 def test_no_command_asks_for_torch_with_other_cuda_libraries_than_its_own():
     commands = [
         line
-        for page in [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.Dockerfile")]
+        for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docker/*.Dockerfile")]
         for line in page.read_text().splitlines()
         if "pip install" in line and "constraints-cuda.txt" in line
     ]
