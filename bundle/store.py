@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle.errors import BundleNotFound, InvalidBundle
+from bundle.errors import BundleError, BundleNotFound, InvalidBundle
 from bundle.manifest import FORMAT_VERSION, Manifest, valid_name
 
 MANIFEST = "manifest.json"
@@ -104,23 +105,44 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def list_names(models: Path) -> list[str]:
-    """Names with at least one version, sorted."""
-    if not models.is_dir():
-        return []
-    return sorted(entry.name for entry in models.iterdir() if list_versions(models, entry.name))
+    """Names with at least one version, sorted.
+
+    Raises:
+        BundleError: a folder may not be read.
+    """
+    with _listing(models):
+        if not models.is_dir():
+            return []
+        return sorted(entry.name for entry in models.iterdir() if list_versions(models, entry.name))
 
 
 def list_versions(models: Path, name: str) -> list[int]:
-    """Versions of `name`, ascending; empty when there is none."""
+    """Versions of `name`, ascending; empty when there is none.
+
+    Raises:
+        BundleError: a folder may not be read.
+    """
     folder = models / name
-    if not valid_name(name) or not folder.is_dir():
-        return []
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        # `007` would open as version 7, so it is no version.
-        if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name)) and entry.is_dir()
-    )
+    with _listing(folder):
+        if not valid_name(name) or not folder.is_dir():
+            return []
+        return sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            # `007` would open as version 7, so it is no version.
+            if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name)) and entry.is_dir()
+        )
+
+
+@contextmanager
+def _listing(folder: Path) -> Iterator[None]:
+    """A sentence for a folder of somebody else: a container often runs as another user than who trained."""
+    try:
+        yield
+    except OSError as error:
+        raise BundleError(
+            f"{folder} cannot be listed ({error.strerror}): let the user that this runs as read it."
+        ) from error
 
 
 def latest_version(models: Path, name: str) -> int | None:

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bundle import Bundle, BundleNotFound, InvalidBundle, list_names, list_versions, open_bundle, write_bundle
+from bundle import (
+    Bundle,
+    BundleError,
+    BundleNotFound,
+    InvalidBundle,
+    list_names,
+    list_versions,
+    open_bundle,
+    write_bundle,
+)
 from tests.tiny import tiny_graph, tiny_manifest, write_tiny
 
 
@@ -59,6 +70,23 @@ def test_no_models_folder_is_no_bundle(tmp_path: Path):
     assert list_names(tmp_path / "absent") == []
     with pytest.raises(BundleNotFound, match="bundles there: none"):
         open_bundle(tmp_path / "absent", "tiny")
+
+
+@pytest.mark.parametrize("closed", [".", "tiny"])
+def test_a_folder_that_may_not_be_read_is_named(
+    tiny: Bundle, models: Path, monkeypatch: pytest.MonkeyPatch, closed: str
+):
+    folder, iterdir = models / closed, Path.iterdir
+
+    def refuse(path: Path) -> Iterator[Path]:
+        """As for a user who is neither its owner nor root."""
+        if path == folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(BundleError, match=rf"^{folder} cannot be listed \(Permission denied\): let the user"):
+        list_names(models)
 
 
 def test_a_changed_member_is_named(tiny: Bundle, models: Path):
