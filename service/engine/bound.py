@@ -30,7 +30,6 @@ class BoundMember:
         self._provider, self._device = provider, device
         self._session, self._captures = self._open()
         self._bindings: dict[int, ort.IOBinding] = {}
-        self._captured: set[int] = set()
         self.connections = member.connections
         self.forgotten = forget_unread(manifest.members, index)
         self.kept = outputs_read_later(manifest.members, index)
@@ -45,10 +44,10 @@ class BoundMember:
         """Whether it runs as CUDA graphs."""
         return self._captures.enabled
 
-    def run_in(self, slot: Slot) -> None:
-        """Run on the slot's tensors, into the slot's tensors."""
-        graph_id = self._captures.next_id(slot)
-        if graph_id == -1 or graph_id in self._captured:
+    def run_in(self, slot: Slot, *, rehearsing: bool) -> None:
+        """Run on the slot's tensors, into the slot's tensors; in a rehearsal a graph may be captured."""
+        graph_id = self._captures.next_id(slot, rehearsing=rehearsing)
+        if graph_id == -1 or slot.bucket in self._captures.captured:
             self._session.run_with_iobinding(self._binding(slot), run_options(graph_id))
             return
         try:
@@ -58,7 +57,7 @@ class BoundMember:
             self._give_up_graphs(f"the capture failed: {first_line(error)}")
             self._session.run_with_iobinding(self._binding(slot), run_options(-1))
         else:
-            self._captured.add(graph_id)
+            self._captures.captured.add(slot.bucket)
 
     def run_on(self, inputs: dict[str, ort.OrtValue], rows: int) -> dict[str, ort.OrtValue]:
         """Run on tensors of any number of rows: the logits and the outputs that later members read."""

@@ -115,7 +115,7 @@ class DeviceExecutor:
                 self._move_in(slot, (link.from_member, link.from_output), step.tickets)
         for key in member.written():
             self._move_out(slot, key, staying=())
-        member.run_in(slot)
+        member.run_in(slot, rehearsing=not step.tickets)
         for name in member.kept:
             self._settle(slot, (step.member, name), step.tickets)
         logits: Logits = slot.tensors[step.member, member.logits].numpy()[: step.rows]

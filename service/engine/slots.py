@@ -67,21 +67,29 @@ def consecutive(parts: Sequence[DeviceRows]) -> list[DeviceRows]:
 
 
 class Captures:
-    """Which graph id a run of one member must carry: none (-1) until it has been run plainly, then its slot's."""
+    """Which graph id a run of one member must carry: none (-1), or that of its slot to capture it or to replay it.
+
+    Graphs are captured in rehearsals only: while one is, no other thread may open a session, and no request has the
+    time for it. Buckets that are not rehearsed go without.
+    """
 
     def __init__(self, *, enabled: bool) -> None:
         self.enabled = enabled
+        self.captured: set[int] = set()
+        """Buckets whose graphs are there to be replayed."""
         self._plain: dict[int, int] = {}
 
-    def next_id(self, slot: Slot) -> int:
+    def next_id(self, slot: Slot, *, rehearsing: bool) -> int:
         """The id for the next run in this slot."""
         if not self.enabled:
             return -1
+        if slot.bucket in self.captured:
+            return slot.graph_id
         done = self._plain.get(slot.bucket, 0)
         if done < PLAIN_RUNS:
             self._plain[slot.bucket] = done + 1
             return -1
-        return slot.graph_id
+        return slot.graph_id if rehearsing else -1
 
 
 class Slot:

@@ -38,6 +38,11 @@ def run(executor: DeviceExecutor, member: int, *tickets: Ticket) -> np.ndarray:
     return logits.copy()
 
 
+def rehearse(executor: DeviceExecutor, member: int, rows: int, runs: int) -> None:
+    for _ in range(runs):
+        executor.run(Step("tiny/1", member, (), rows))
+
+
 def tensor_of(executor: DeviceExecutor, rows: int, key: tuple[int, str] = HIDDEN) -> ort.OrtValue:
     return executor._models["tiny/1"].slot(rows).tensors[key]
 
@@ -55,11 +60,11 @@ def test_padding_repeats_a_row_that_is_there():
 def test_a_graph_is_captured_after_plain_runs_and_never_under_id_0(tiny: Bundle):
     slots = [Slot(tiny.manifest, bucket, ordinal, "cpu") for ordinal, bucket in enumerate(BUCKETS[:2])]
     captures = Captures(enabled=True)
-    ids = [captures.next_id(slots[0]) for _ in range(PLAIN_RUNS + 2)]
+    ids = [captures.next_id(slots[0], rehearsing=True) for _ in range(PLAIN_RUNS + 2)]
     assert ids == [-1] * PLAIN_RUNS + [1, 1]
-    assert captures.next_id(slots[1]) == -1, "each bucket on its own"
+    assert captures.next_id(slots[1], rehearsing=True) == -1, "each bucket on its own"
     assert {slot.graph_id for slot in slots} == {1, 2}
-    assert [Captures(enabled=False).next_id(slots[0]) for _ in range(5)] == [-1] * 5
+    assert [Captures(enabled=False).next_id(slots[0], rehearsing=True) for _ in range(5)] == [-1] * 5
 
 
 def test_what_one_member_writes_is_what_the_next_reads_without_a_copy(executor: DeviceExecutor):
@@ -185,10 +190,16 @@ def pretended(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> DeviceExecutor:
 
 
 def test_graphs_are_used_where_they_can_be(pretended: DeviceExecutor):
-    for seed in range(PLAIN_RUNS + 1):
-        run(pretended, 0, ticket(rows=3, seed=seed))
+    rehearse(pretended, 0, 3, PLAIN_RUNS + 1)
     assert pretended.ungraphed == 0
-    assert pretended._models["tiny/1"].members[0]._captured == {BUCKETS.index(4) + 1}
+    assert pretended._models["tiny/1"].members[0]._captures.captured == {4}
+
+
+def test_no_graph_is_captured_while_requests_wait(no_capture: DeviceExecutor, tiny: Bundle):
+    one = ticket(rows=3, seed=1)
+    for _ in range(PLAIN_RUNS + 3):
+        np.testing.assert_allclose(run(no_capture, 0, one), next(running_average(tiny, one.inputs)), atol=1e-5)
+    assert no_capture.ungraphed == 0, "it has not been tried"
 
 
 @pytest.fixture
@@ -209,8 +220,8 @@ def test_a_capture_that_fails_is_said_once_and_done_without(
 ):
     one = ticket(rows=3, seed=1)
     with caplog.at_level(logging.WARNING):
-        for _ in range(PLAIN_RUNS + 3):
-            logits = run(no_capture, 0, one)
+        rehearse(no_capture, 0, 3, PLAIN_RUNS + 3)
+        logits = run(no_capture, 0, one)
     np.testing.assert_allclose(logits, next(running_average(tiny, one.inputs)), atol=1e-5)
     (record,) = caplog.records
     assert record.getMessage().startswith("member 0 of tiny/1 runs without CUDA graphs: the capture failed: ")
@@ -225,10 +236,10 @@ def test_a_graph_that_was_not_captured_whole_is_never_replayed(
 
     monkeypatch.setattr(bound, "open_member", no_room)
     one = ticket(rows=3, seed=1)
-    for _ in range(PLAIN_RUNS):
-        run(no_capture, 0, one)
+    rehearse(no_capture, 0, 3, PLAIN_RUNS)
     with pytest.raises(InvalidBundle):
-        run(no_capture, 0, one)
+        rehearse(no_capture, 0, 3, 1)
+    rehearse(no_capture, 0, 3, 1)
     np.testing.assert_allclose(run(no_capture, 0, one), next(running_average(tiny, one.inputs)), atol=1e-5)
 
 
@@ -236,13 +247,15 @@ def test_a_graph_that_was_not_captured_whole_is_never_replayed(
 def test_on_a_gpu_every_member_is_replayed_with_the_right_numbers(tiny: Bundle):
     executor = open_executor("cuda")
     executor.load("tiny/1", tiny)
-    for seed in range(PLAIN_RUNS + 3):
+    for member in range(3):
+        rehearse(executor, member, 3, PLAIN_RUNS + 1)
+    for seed in range(3):
         one = ticket(rows=3, seed=seed)
         for member, expected in enumerate(running_average(tiny, one.inputs)):
             one.publish(run(executor, member, one), "mean")
             np.testing.assert_allclose(one.published.logits, expected, atol=1e-4)
     assert executor.ungraphed == 0
-    assert all(len(member._captured) == 1 for member in executor._models["tiny/1"].members)
+    assert all(member._captures.captured == {4} for member in executor._models["tiny/1"].members)
 
 
 def test_only_cuda_captures():
