@@ -12,16 +12,17 @@ Arrays travel as they are in memory, in .npy form; lists travel as JSON.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from ssl import SSLContext
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 import httpx
 
 from service import calls, stream_client
 from service.anytime_error import AnytimeError
 from service.calls import GRACE_S, PATIENT, ArrayAnswer, Budget, Knobs, Samples
+from service.cancelling import orderly
 from service.model_schemas import ModelCard, ModelList
 from service.schemas import FeedbackResponse, Label, PredictResponse, Progress
 from service.stream_client import StreamKnobs
@@ -160,29 +161,32 @@ class AsyncAnytimeClient:
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> PredictResponse:
         """See `AnytimeClient.predict`."""
-        return calls.read(
-            await self._http.post(**calls.predict("/predict", inputs, request_id, knobs)), PredictResponse
-        )
+        return calls.read(await self._post(calls.predict("/predict", inputs, request_id, knobs)), PredictResponse)
 
     async def predict_array(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> ArrayAnswer:
         """See `AnytimeClient.predict_array`."""
         request = calls.accepting_npy(calls.predict("/predict", inputs, request_id, knobs))
-        return calls.read_array(await self._http.post(**request))
+        return calls.read_array(await self._post(request))
 
     async def predict_stream(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
     ) -> AsyncIterator[Progress | PredictResponse]:
         """See `AnytimeClient.predict_stream`."""
-        async with self._http.stream("POST", **calls.predict("/predict/stream", inputs, request_id, knobs)) as response:
+        request = calls.predict("/predict/stream", inputs, request_id, knobs)
+        held = AsyncExitStack()
+        try:
+            response = await orderly(held.enter_async_context(self._http.stream("POST", **request)))
             if not response.is_success:
-                await response.aread()
+                await orderly(response.aread())
                 calls.raise_answer(response)
-            events = calls.Events()
-            async for content in response.aiter_bytes():
+            events, contents = calls.Events(), response.aiter_bytes()
+            while (content := await orderly(anext(contents, None))) is not None:
                 for event in events.feed(content):
                     yield event
+        finally:
+            await orderly(held.aclose())
 
     async def stream(
         self, chunks: Iterable[Samples] | AsyncIterable[Samples], **knobs: Unpack[StreamKnobs]
@@ -195,34 +199,37 @@ class AsyncAnytimeClient:
 
     async def continue_(self, request_id: str, **budget: Unpack[Budget]) -> PredictResponse:
         """See `AnytimeClient.continue_`."""
-        return calls.read(await self._http.post(**calls.continue_(request_id, budget)), PredictResponse)
+        return calls.read(await self._post(calls.continue_(request_id, budget)), PredictResponse)
 
     async def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
-        return calls.read(await self._http.post(**calls.feedback(request_id, labels)), FeedbackResponse)
+        return calls.read(await self._post(calls.feedback(request_id, labels)), FeedbackResponse)
 
     async def load(self, name: str, version: int | None = None) -> ModelCard:
         """See `AnytimeClient.load`."""
-        return calls.read(await self._http.post(**calls.change(name, "load", version)), ModelCard)
+        return calls.read(await self._post(calls.change(name, "load", version)), ModelCard)
 
     async def unload(self, name: str, version: int | None = None) -> list[ModelCard]:
         """See `AnytimeClient.unload`."""
-        return calls.read(await self._http.post(**calls.change(name, "unload", version)), ModelList).models
+        return calls.read(await self._post(calls.change(name, "unload", version)), ModelList).models
 
     async def models(self) -> list[ModelCard]:
         """See `AnytimeClient.models`."""
-        return calls.read(await self._http.get("/models"), ModelList).models
+        return calls.read(await orderly(self._http.get("/models")), ModelList).models
 
     async def ready(self) -> bool:
         """See `AnytimeClient.ready`."""
         try:
-            return (await self._http.get("/readyz", timeout=GRACE_S)).is_success
+            return (await orderly(self._http.get("/readyz", timeout=GRACE_S))).is_success
         except httpx.TransportError:
             return False
 
     async def close(self) -> None:
         """Close the connections."""
         await self._http.aclose()
+
+    async def _post(self, request: dict[str, Any]) -> httpx.Response:
+        return await orderly(self._http.post(**request))
 
     async def __aenter__(self) -> Self:
         return self
