@@ -16,11 +16,15 @@ class AnytimeError(Exception):
     """
 
     def __init__(self, status: int, code: str, detail: str, document: Mapping[str, Any]) -> None:
-        super().__init__(f"{detail} ({code}, HTTP {status})")
+        # What it was made of, so that it can be copied, and pickled on its way out of another process.
+        super().__init__(status, code, detail, document)
         self.status = status
         self.code = code
         self.detail = detail
         self.document = document
+
+    def __str__(self) -> str:
+        return f"{self.detail} ({self.code}, HTTP {self.status})"
 
     @property
     def retry_after_s(self) -> float | None:

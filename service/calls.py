@@ -19,6 +19,7 @@ from service.schema import Output
 from service.schemas import AnswerHead, Label, PredictResponse, Progress
 
 Samples = npt.NDArray[Any] | Sequence[Any]
+Labels = npt.NDArray[Any] | Sequence[Label]
 Answer = TypeVar("Answer", bound=BaseModel)
 
 GRACE_S = 5.0
@@ -117,7 +118,7 @@ def _timeout(deadline_ms: float | None) -> dict[str, float]:
     return {} if deadline_ms is None else {"timeout": deadline_ms / 1e3 + GRACE_S}
 
 
-def feedback(request_id: str, labels: Sequence[Label]) -> dict[str, Any]:
+def feedback(request_id: str, labels: Labels) -> dict[str, Any]:
     """A request that labels an answer."""
     return _post("/feedback", {"request_id": request_id, "labels": list(labels)})
 
@@ -128,8 +129,19 @@ def change(name: str, verb: str, version: int | None) -> dict[str, Any]:
 
 
 def _post(url: str, body: Mapping[str, Any]) -> dict[str, Any]:
-    content = orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
-    return {"url": url, "content": content, "headers": {"content-type": "application/json"}}
+    return {"url": url, "content": to_json(body), "headers": {"content-type": "application/json"}}
+
+
+def to_json(body: Mapping[str, Any]) -> bytes:
+    """JSON of what may hold arrays and numbers of numpy, however they lie in memory."""
+    # Not by orjson's own option, which takes only arrays in C order and the machine's byte order.
+    return orjson.dumps(body, default=_plain)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError
 
 
 def _post_array(url: str, inputs: npt.NDArray[Any], fields: Mapping[str, Any]) -> dict[str, Any]:

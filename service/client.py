@@ -11,7 +11,7 @@ Arrays travel as they are in memory, in .npy form; lists travel as JSON.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from contextlib import AsyncExitStack, aclosing
 from ssl import SSLContext
 from types import TracebackType
@@ -21,10 +21,10 @@ import httpx
 
 from service import calls, stream_client
 from service.anytime_error import AnytimeError
-from service.calls import GRACE_S, PATIENT, ArrayAnswer, Budget, Knobs, Samples
+from service.calls import GRACE_S, PATIENT, ArrayAnswer, Budget, Knobs, Labels, Samples
 from service.cancelling import orderly
 from service.model_schemas import ModelCard, ModelList
-from service.schemas import FeedbackResponse, Label, PredictResponse, Progress
+from service.schemas import FeedbackResponse, PredictResponse, Progress
 from service.stream_client import StreamKnobs
 from service.stream_schemas import StreamEvent
 
@@ -38,7 +38,8 @@ class AnytimeClient:
         base_url: where the server is.
         api_key: sent with each request, if the server wants one.
         ssl: whom to trust and who to be under TLS; by default what the system trusts.
-        http: an httpx client to use for requests instead of a new one; for proxies, tests.
+        http: an httpx client to use for requests instead of a new one; for proxies, tests. If it has an address of its
+            own, that holds.
     """
 
     def __init__(
@@ -49,7 +50,9 @@ class AnytimeClient:
         ssl: SSLContext | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self._http = http or httpx.Client(base_url=base_url, timeout=PATIENT, verify=ssl or True)
+        self._http = http or httpx.Client(timeout=PATIENT, verify=ssl or True)
+        if not self._http.base_url.host:
+            self._http.base_url = httpx.URL(base_url)
         self._ssl = ssl
         self._http.headers.update(calls.authorization(api_key))
 
@@ -69,7 +72,7 @@ class AnytimeClient:
 
     def predict_stream(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
-    ) -> Iterator[Progress | PredictResponse]:
+    ) -> Generator[Progress | PredictResponse]:
         """As `predict`, but yields each prefix as it is finished; the last one yielded is the answer.
 
         Raises:
@@ -84,7 +87,7 @@ class AnytimeClient:
             for content in response.iter_bytes():
                 yield from events.feed(content)
 
-    def stream(self, chunks: Iterable[Samples], **knobs: Unpack[StreamKnobs]) -> Iterator[StreamEvent]:
+    def stream(self, chunks: Iterable[Samples], **knobs: Unpack[StreamKnobs]) -> Generator[StreamEvent]:
         """Send a sequence chunk by chunk over a WebSocket, and yield the answer to each; the last one is `final`.
 
         A chunk is taken from `chunks` when the one before has been answered. Whoever stops iterating hangs up.
@@ -106,7 +109,7 @@ class AnytimeClient:
         """
         return calls.read(self._http.post(**calls.continue_(request_id, budget)), PredictResponse)
 
-    def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
+    def feedback(self, request_id: str, labels: Labels) -> FeedbackResponse:
         """Tell the server the true labels of an answered request."""
         return calls.read(self._http.post(**calls.feedback(request_id, labels)), FeedbackResponse)
 
@@ -153,7 +156,9 @@ class AsyncAnytimeClient:
         ssl: SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient(base_url=base_url, timeout=PATIENT, verify=ssl or True)
+        self._http = http or httpx.AsyncClient(timeout=PATIENT, verify=ssl or True)
+        if not self._http.base_url.host:
+            self._http.base_url = httpx.URL(base_url)
         self._ssl = ssl
         self._http.headers.update(calls.authorization(api_key))
 
@@ -172,7 +177,7 @@ class AsyncAnytimeClient:
 
     async def predict_stream(
         self, inputs: Samples, *, request_id: str | None = None, **knobs: Unpack[Knobs]
-    ) -> AsyncIterator[Progress | PredictResponse]:
+    ) -> AsyncGenerator[Progress | PredictResponse]:
         """See `AnytimeClient.predict_stream`."""
         request = calls.predict("/predict/stream", inputs, request_id, knobs)
         held = AsyncExitStack()
@@ -190,7 +195,7 @@ class AsyncAnytimeClient:
 
     async def stream(
         self, chunks: Iterable[Samples] | AsyncIterable[Samples], **knobs: Unpack[StreamKnobs]
-    ) -> AsyncIterator[StreamEvent]:
+    ) -> AsyncGenerator[StreamEvent]:
         """See `AnytimeClient.stream`."""
         base_url, credentials = str(self._http.base_url), calls.credentials(self._http.headers)
         async with aclosing(stream_client.stream_async(base_url, credentials, self._ssl, chunks, knobs)) as events:
@@ -201,7 +206,7 @@ class AsyncAnytimeClient:
         """See `AnytimeClient.continue_`."""
         return calls.read(await self._post(calls.continue_(request_id, budget)), PredictResponse)
 
-    async def feedback(self, request_id: str, labels: Sequence[Label]) -> FeedbackResponse:
+    async def feedback(self, request_id: str, labels: Labels) -> FeedbackResponse:
         """See `AnytimeClient.feedback`."""
         return calls.read(await self._post(calls.feedback(request_id, labels)), FeedbackResponse)
 

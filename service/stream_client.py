@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from ssl import SSLContext
 from typing import Any, NoReturn, TypedDict
@@ -16,7 +16,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from service import npy
 from service.anytime_error import AnytimeError, raise_problem
-from service.calls import query_of
+from service.calls import query_of, to_json
 from service.schema import Output
 from service.stream_schemas import StreamEvent
 
@@ -35,7 +35,7 @@ class StreamKnobs(TypedDict, total=False):
 
 def stream(
     base_url: str, headers: Mapping[str, str], ssl: SSLContext | None, chunks: Iterable[Any], knobs: Mapping[str, Any]
-) -> Iterator[StreamEvent]:
+) -> Generator[StreamEvent]:
     """See `AnytimeClient.stream`."""
     try:
         connection = connect(_url(base_url, knobs), additional_headers=headers, compression=None, **_tls(base_url, ssl))
@@ -109,7 +109,7 @@ def _tls(base_url: str, ssl: SSLContext | None) -> dict[str, Any]:
 
 
 def _encode(chunk: Any) -> bytes | str:  # noqa: ANN401
-    return npy.encode(chunk) if isinstance(chunk, np.ndarray) else orjson.dumps({"inputs": chunk}).decode()
+    return npy.encode(chunk) if isinstance(chunk, np.ndarray) else to_json({"inputs": chunk}).decode()
 
 
 def _decode(message: str | bytes) -> StreamEvent:

@@ -1,14 +1,19 @@
 from __future__ import annotations
 
+import copy
 import json
+import pickle
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from service import calls
+from service import calls, stream_client
 from service.anytime_error import AnytimeError
 from service.calls import Budget, Events, Knobs
+from service.client import AnytimeClient, AsyncAnytimeClient
 from service.schemas import ContinueRequest, Progress
 from service.schemas import Knobs as Asked
 
@@ -49,6 +54,42 @@ def test_an_empty_list_of_outputs_asks_for_nothing():
     assert calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": ()})["url"] == "/predict"
     listed = calls.predict("/predict", np.zeros((1, 2)), None, {"outputs": ["logits", "probabilities"]})
     assert listed["url"] == "/predict?outputs=logits%2Cprobabilities"
+
+
+MATRIX = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [list(MATRIX.T), list(MATRIX.astype(">f8").T), [list(row) for row in MATRIX.T]],
+    ids=["not in C order", "in another byte order", "numbers of numpy"],
+)
+def test_lists_may_hold_arrays_however_they_lie_in_memory(rows: list[Any]):
+    said = [[0, 3], [1, 4], [2, 5]]
+    assert json.loads(calls.predict("/predict", rows, None, {})["content"]) == {"inputs": said}
+    assert json.loads(calls.feedback("r", rows)["content"])["labels"] == said
+    assert json.loads(stream_client._encode(rows)) == {"inputs": said}
+
+
+def test_what_is_no_json_is_said():
+    with pytest.raises(TypeError, match="complex"):
+        calls.predict("/predict", [1j], None, {})
+
+
+@pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_a_problem_comes_whole_out_of_another_process(copied: Callable[[AnytimeError], AnytimeError]):
+    error = AnytimeError(503, "overloaded", "The queue is full.", {"retry_after_s": 2})
+    again = copied(error)
+    assert str(again) == str(error) == "The queue is full. (overloaded, HTTP 503)"
+    assert (again.status, again.code, again.retry_after_s) == (503, "overloaded", 2)
+
+
+@pytest.mark.parametrize(("client", "http"), [(AnytimeClient, httpx.Client), (AsyncAnytimeClient, httpx.AsyncClient)])
+def test_a_client_of_httpx_without_an_address_gets_one(
+    client: Callable[..., AnytimeClient | AsyncAnytimeClient], http: Callable[..., httpx.Client | httpx.AsyncClient]
+):
+    assert client("http://there:81/up", http=http())._http.base_url == "http://there:81/up/"
+    assert client(http=http(base_url="http://here"))._http.base_url == "http://here"
 
 
 def test_a_name_is_one_part_of_a_path():
