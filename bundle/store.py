@@ -12,14 +12,13 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from bundle.errors import BundleError, BundleNotFound, InvalidBundle
+from bundle.errors import BundleNotFound, InvalidBundle
 from bundle.manifest import FORMAT_VERSION, Manifest, valid_name
 
 MANIFEST = "manifest.json"
@@ -105,54 +104,57 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 
 def list_names(models: Path) -> list[str]:
-    """Names with at least one version, sorted.
+    """Names with at least one version, or whose folder cannot be listed: who opens one of these is told why. Sorted.
 
     Raises:
-        BundleError: a folder may not be read.
+        InvalidBundle: `models` cannot be listed.
     """
-    with _listing(models):
-        if not models.is_dir():
-            return []
-        return sorted(entry.name for entry in models.iterdir() if list_versions(models, entry.name))
+    return [entry.name for entry in _folders(models) if _may_have_versions(models, entry.name)]
 
 
 def list_versions(models: Path, name: str) -> list[int]:
     """Versions of `name`, ascending; empty when there is none.
 
     Raises:
-        BundleError: a folder may not be read.
+        InvalidBundle: its folder cannot be listed.
     """
-    folder = models / name
-    with _listing(folder):
-        if not valid_name(name) or not folder.is_dir():
-            return []
-        return sorted(
-            int(entry.name)
-            for entry in folder.iterdir()
-            # `007` would open as version 7, so it is no version.
-            if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name)) and entry.is_dir()
-        )
-
-
-@contextmanager
-def _listing(folder: Path) -> Iterator[None]:
-    """A sentence for a folder of somebody else: a container often runs as another user than who trained."""
-    try:
-        yield
-    except OSError as error:
-        raise BundleError(
-            f"{folder} cannot be listed ({error.strerror}): let the user that this runs as read it."
-        ) from error
+    if not valid_name(name):
+        return []
+    return sorted(
+        int(entry.name)
+        for entry in _folders(models / name)
+        # `007` would open as version 7, so it is no version.
+        if entry.name.isascii() and entry.name.isdigit() and entry.name == str(int(entry.name))
+    )
 
 
 def latest_version(models: Path, name: str) -> int | None:
-    """The highest version of `name`, or None."""
+    """The highest version of `name`, or None.
+
+    Raises:
+        InvalidBundle: its folder cannot be listed.
+    """
     return max(list_versions(models, name), default=None)
 
 
 def sha256(content: bytes) -> str:
     """Hex digest, as the manifest records it."""
     return hashlib.sha256(content).hexdigest()
+
+
+def _may_have_versions(models: Path, name: str) -> bool:
+    try:
+        return bool(list_versions(models, name))
+    except InvalidBundle:
+        return True
+
+
+def _folders(parent: Path) -> list[Path]:
+    """The folders in a folder, by name; none if that is not there."""
+    try:
+        return sorted(entry for entry in parent.iterdir() if entry.is_dir()) if parent.is_dir() else []
+    except OSError as error:
+        raise InvalidBundle(f"{parent} cannot be listed ({error.strerror}): let this user read it.") from error
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -104,13 +104,15 @@ class Repository:
             WorkerStopped: the device thread has ended.
         """
         async with self._loading:
+            # Before it is opened: what is copied into it meanwhile makes it another, which may be good.
+            version, mark = await asyncio.to_thread(self._look_at, name, version)
             try:
                 bundle = await asyncio.to_thread(open_bundle, self._models_dir, name, version)
                 deployment = await self._bring(bundle)
             except BundleNotFound:
                 raise
             except (BundleError, WorkerStopped) as error:
-                await self._note(name, version, error)
+                self._note(name, version, mark, error)
                 raise
             self._failures.pop(name, None)
             self._move_traffic(deployment)
@@ -144,7 +146,7 @@ class Repository:
         for name, (version, mark) in (await asyncio.to_thread(self._scan)).items():
             failure = self._failures.get(name)
             unchanged = failure is not None and (failure.version, failure.mark) == (version, mark)
-            if version > self._seen.get(name, 0) and not unchanged:
+            if (version is None or version > self._seen.get(name, 0)) and not unchanged:
                 try:
                     await self.load(name, version)
                 except (BundleError, WorkerStopped):
@@ -211,27 +213,28 @@ class Repository:
         self._metrics.loaded("unloaded")
         log.info("unloaded %s", key)
 
-    async def _note(self, name: str, version: int | None, error: Exception) -> None:
+    def _note(self, name: str, version: int | None, mark: Mark, error: Exception) -> None:
         """Say why a version is not served: in the log, the metrics, and `GET /models`."""
-        if version is None:
-            version = max(await asyncio.to_thread(list_versions, self._models_dir, name), default=None)
         # A bundle that the device thread died on may be sound: it is tried again, changed or not.
-        bad = not isinstance(error, WorkerStopped)
-        mark = await asyncio.to_thread(_mark, self._models_dir / name / str(version)) if bad else ()
+        mark = () if isinstance(error, WorkerStopped) else mark
         detail = without_folder(error, self._models_dir)
         self._failures[name] = Failure(name, version, detail, mark)
         self._metrics.loaded("failed")
         log.error("%s is not loaded: %s", f"{name}/{version}" if version else name, error)
 
-    def _scan(self) -> dict[str, tuple[int, Mark]]:
-        """The highest version in the folder of each name that follows it."""
+    def _scan(self) -> dict[str, tuple[int | None, Mark]]:
+        """What `_look_at` finds of each name that follows the highest version in its folder."""
         names = [entry for entry in self._wanted if "/" not in entry] if self._wanted else list_names(self._models_dir)
-        highest = {name: max(list_versions(self._models_dir, name), default=None) for name in names}
-        return {
-            name: (version, _mark(self._models_dir / name / str(version)))
-            for name, version in highest.items()
-            if version is not None
-        }
+        return {name: self._look_at(name, None) for name in names}
+
+    def _look_at(self, name: str, version: int | None) -> tuple[int | None, Mark]:
+        """The version that is meant, None if there is none or it cannot be told, and what is in its folder."""
+        try:
+            versions = list_versions(self._models_dir, name)
+        except InvalidBundle:
+            return version, ()
+        version = max(versions, default=None) if version is None else version
+        return version, _mark(self._models_dir / name / str(version)) if version in versions else ()
 
 
 def without_folder(error: Exception, models_dir: Path) -> str:
@@ -241,7 +244,16 @@ def without_folder(error: Exception, models_dir: Path) -> str:
 
 def _mark(folder: Path) -> Mark:
     """What tells one content of a folder from another, without reading it."""
-    if not folder.is_dir():
+    try:
+        return tuple(_stamp(entry) for entry in sorted(folder.iterdir()))
+    except OSError:
         return ()
-    stats = [(entry.name, entry.stat()) for entry in sorted(folder.iterdir())]
-    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _stamp(file: Path) -> tuple[str, int, int]:
+    try:
+        stat = file.stat()
+    except OSError:
+        # A link to nowhere, or gone since the folder was listed: whoever opens the bundle says what that means.
+        return file.name, 0, 0
+    return file.name, stat.st_size, stat.st_mtime_ns

@@ -176,6 +176,12 @@ class Settings(BaseSettings):
         """An IPv6 address may be given as in a URL."""
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
+    @field_validator("models_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        """As such it can be told from whatever else an error speaks of."""
+        return value.absolute()
+
     @field_validator("api_keys", mode="after")
     @classmethod
     def _long_enough(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundle import BundleNotFound, InvalidBundle, write_bundle
+from bundle import Bundle, BundleNotFound, InvalidBundle, write_bundle
 from bundle.store import encode_manifest
 from service.app import create_app
 from service.context import Context
@@ -20,6 +20,7 @@ from service.engine.ticket import Logits
 from service.errors import UnknownModel
 from service.settings import Settings
 from tests.tiny import tiny_graph, tiny_manifest, write_tiny
+from tests.unreadable import readable_by_all, unreadable
 
 pytestmark = pytest.mark.anyio
 
@@ -201,6 +202,76 @@ async def test_a_member_that_fails_its_rehearsal_is_a_bad_bundle(models: Path):
             await context.repository.load("tiny")
         await asyncio.wrap_future(context.worker.call(lambda: None))
         assert on_device(context) == {"tiny/1"}
+
+
+class Copied(CpuExecutor):
+    """While the second version is opened for the first time, what is missing in it arrives."""
+
+    missing: Path | None = None
+
+    def load(self, model: str, bundle: Bundle) -> None:
+        if model == "tiny/2" and self.missing is None:
+            self.missing = bundle.path / "came_later"
+            self.missing.touch()
+            raise InvalidBundle("something is missing")
+        super().load(model, bundle)
+
+
+async def test_a_bundle_that_was_completed_while_it_was_opened_is_tried_again(models: Path):
+    write_tiny(models)
+    async with running(models, Copied(threads=1)) as context:
+        write_tiny(models)
+        await context.repository.poll()
+        assert served(context) == ["tiny/1"]
+        await context.repository.poll()
+        assert served(context) == ["tiny/2"]
+
+
+async def test_a_link_to_nowhere_keeps_no_other_version_back(models: Path):
+    write_tiny(models)
+    (write_tiny(models, name="other").path / "notes").symlink_to("nowhere")
+    async with running(models) as context:
+        bad = write_tiny(models, name="other")
+        bad.graph(1).unlink()
+        bad.graph(1).symlink_to("nowhere")
+        write_tiny(models)
+        await context.repository.poll()
+        assert served(context) == ["other/1", "tiny/2"]
+        (failure,) = context.repository.failures
+        assert failure.detail.startswith("other/2/member_01.onnx cannot be read (No such file or directory)")
+
+
+async def test_a_name_that_cannot_be_listed_keeps_no_other_back():
+    with readable_by_all() as models:
+        write_tiny(models)
+        async with running(models) as context:
+            write_tiny(models, name="closed")
+            write_tiny(models)
+            with unreadable(models / "closed"):
+                await context.repository.poll()
+                await context.repository.poll()
+                assert served(context) == ["tiny/2"]
+                assert loads(context, "failed") == 1, "it is said once"
+                (failure,) = context.repository.failures
+                assert failure.detail.startswith("closed cannot be listed (Permission denied)")
+            await context.repository.poll()
+            assert served(context) == ["closed/1", "tiny/2"]
+            assert context.repository.failures == []
+
+
+@pytest.mark.parametrize("place", [".", "models"])
+async def test_what_is_wrong_is_told_without_the_folder_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+):
+    monkeypatch.chdir(tmp_path)
+    write_tiny(Path(place), name="supermodels")
+    async with running(Path(place)) as context:
+        break_graph(write_tiny(Path(place), name="supermodels").path)
+        with pytest.raises(InvalidBundle):
+            await context.repository.load("supermodels")
+        (failure,) = context.repository.failures
+        assert failure.detail.startswith("supermodels/2/member_01.onnx has SHA-256")
+        assert failure.detail.endswith("copy or train the bundle again.")
 
 
 async def test_a_dead_device_thread_is_not_the_bundles_fault(models: Path):
