@@ -201,12 +201,17 @@ def _write_aside(target: Path, files: Mapping[str, bytes]) -> Path:
     _remove_abandoned(target)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
-    for name, content in files.items():
-        with (aside / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    _fsync(aside)
+    try:
+        for name, content in files.items():
+            with (aside / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        _fsync(aside)
+    except BaseException:
+        # On a full disk above all, what is of no use must not stay.
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
     return aside
 
 

@@ -75,6 +75,18 @@ def test_a_folder_that_cannot_be_listed_is_named():
             list_names(models)
 
 
+def test_a_write_that_fails_leaves_nothing_on_the_disk(models: Path):
+    resource = pytest.importorskip("resource", reason="files have no limit here")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_tiny(models)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list((models / "tiny").iterdir()) == []
+
+
 def test_a_changed_member_is_named(tiny: Bundle, models: Path):
     with tiny.graph(1).open("ab") as file:
         file.write(b"\0")
