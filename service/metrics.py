@@ -61,7 +61,7 @@ class Metrics:
         self._rejected = {code: rejected.labels(code) for code in codes()}
         self._admitted = self._counter("admitted", "Requests that the engine took.")
         ended = self._counter(
-            "ended", "How they ended: answered, failed (no prefix), cancelled (client gone).", "outcome"
+            "ended", "How they ended: answered, failed (no prefix, or too short), cancelled (client gone).", "outcome"
         )
         self._ended = {outcome: ended.labels(outcome) for outcome in get_args(Fate)}
         loads = self._counter("model_loads", "Versions loaded, failed to load, unloaded, while running.", "outcome")

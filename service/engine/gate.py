@@ -25,7 +25,7 @@ from service.engine.worker import Worker
 Part = tuple[str, int, int]
 """Mandatory members: the model, the first of them, and the one after the last."""
 Fate = Literal["answered", "failed", "cancelled"]
-"""How an admitted request left the engine: with a prefix, without one, or because its client had gone."""
+"""How an admitted request left the engine: with a prefix that is an answer, without one, or its client had gone."""
 
 
 class Books(Protocol):
@@ -254,7 +254,7 @@ def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
 def _fate(stopped_by: StoppedBy, ticket: Ticket) -> Fate:
     if stopped_by is StoppedBy.ABANDONED:
         return "cancelled"
-    return "failed" if ticket.published is None else "answered"
+    return "answered" if _answerable(ticket) else "failed"
 
 
 def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:

@@ -7,7 +7,7 @@ from unittest.mock import Mock
 import pytest
 
 from service.engine.deadline import Deadline, MonotonicClock
-from service.engine.gate import Gate, QueueFull
+from service.engine.gate import Fate, Gate, QueueFull
 from service.engine.step import IDLE, Running, Settled, Step
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
@@ -78,6 +78,27 @@ async def test_the_deadline_ends_the_wait_although_the_engine_is_silent(gate: Ga
 async def test_no_prefix_at_the_deadline_is_no_answer(gate: Gate):
     outcome = await gate.answer(now(budget_s=0.001), RecordingWorker(), never())
     assert (outcome.published, outcome.stopped_by) == (None, StoppedBy.DEADLINE)
+
+
+class Books:
+    """Remembers how requests ended."""
+
+    def __init__(self) -> None:
+        self.fates: list[Fate] = []
+
+    def admitted(self) -> None:
+        """Nothing to remember."""
+
+    def ended(self, fate: Fate) -> None:
+        self.fates.append(fate)
+
+
+@pytest.mark.parametrize(("minimum", "fate"), [(1, "answered"), (2, "failed")])
+async def test_a_prefix_that_is_too_short_is_counted_as_none(gate: Gate, minimum: int, fate: Fate):
+    books, one = Books(), now(budget_s=0.02, member_minimum=minimum)
+    one.publish(one.depth, A, "mean")
+    await gate.answer(one, RecordingWorker(), never(), books)
+    assert books.fates == [fate]
 
 
 @pytest.mark.parametrize(("limit", "stopped_by"), [(3, StoppedBy.COMPLETE), (2, StoppedBy.MAX_MEMBERS)])
