@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from websockets.asyncio.client import ClientConnection as AsyncClientConnection
 from websockets.asyncio.client import connect as connect_async
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from service import npy
@@ -39,7 +39,7 @@ def stream(
     """See `AnytimeClient.stream`."""
     try:
         connection = connect(_url(base_url, knobs), additional_headers=headers, compression=None, **_tls(base_url, ssl))
-    except InvalidStatus as refusal:
+    except InvalidHandshake as refusal:
         _refused(refusal)
     with connection as wire:
         wire.recv()  # What the stream is: nobody here has to be told.
@@ -70,7 +70,7 @@ async def stream_async(
         connection = await connect_async(
             _url(base_url, knobs), additional_headers=headers, compression=None, **_tls(base_url, ssl)
         )
-    except InvalidStatus as refusal:
+    except InvalidHandshake as refusal:
         _refused(refusal)
     async with connection as wire, aclosing(_each(chunks)) as rest:
         await wire.recv()
@@ -119,6 +119,9 @@ def _decode(message: str | bytes) -> StreamEvent:
     return StreamEvent.model_validate(document)
 
 
-def _refused(refusal: InvalidStatus) -> NoReturn:
+def _refused(refusal: InvalidHandshake) -> NoReturn:
+    if not isinstance(refusal, InvalidStatus):
+        # What answered, if anything did, speaks no HTTP; or the server was about to end.
+        raise ConnectionError(f"No WebSocket could be opened: {refusal}.") from refusal
     answer = refusal.response
     raise_problem(answer.status_code, answer.reason_phrase, answer.headers.get("content-type"), bytes(answer.body))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -56,6 +58,32 @@ def test_the_client_raises_problems(shared: Server):
         with pytest.raises(AnytimeError) as caught:
             list(client.stream([np.zeros((1, 1), np.float32)], model="stream"))
         assert (caught.value.status, caught.value.code) == (422, "wrong_shape")
+
+
+def hang_up(listener: socket.socket) -> None:
+    """Take one connection, and close it when its request has come."""
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(2**16)
+
+
+def test_who_answers_no_upgrade_is_no_connection():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, args=[listener]).start()
+        with (
+            AnytimeClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client,
+            pytest.raises(ConnectionError, match="No WebSocket could be opened"),
+        ):
+            next(client.stream([]))
+
+
+@pytest.mark.anyio
+async def test_nor_is_it_for_the_asynchronous_client():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up, args=[listener]).start()
+        async with AsyncAnytimeClient(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            with pytest.raises(ConnectionError, match="No WebSocket could be opened"):
+                await anext(client.stream([]))
 
 
 def ended_between_chunks(server: Server, x: np.ndarray) -> Iterator[np.ndarray]:
