@@ -119,7 +119,7 @@ class Repository:
             return deployment
 
     def unload(self, name: str, version: int | None = None) -> list[Deployment]:
-        """Serve `name` no more (or not in `version`): what leaves the device with its last lease.
+        """Serve `name` no more (or not in `version`): what leaves the device with its last lease, or is leaving it.
 
         Raises:
             UnknownModel: it is not served.
@@ -127,9 +127,10 @@ class Repository:
         """
         found = self._deployments.find(name, version)
         leaving = [found] if version is not None else self._deployments.versions(name)
+        retired = [one for one in self._retiring.values() if one.manifest.name == name and version is None]
         for deployment in leaving:
             self._retire(deployment)
-        return leaving
+        return retired + leaving
 
     async def poll_forever(self, interval_s: float) -> None:
         """Look for new versions every `interval_s` seconds."""

@@ -296,6 +296,14 @@ def test_unloading_drops_it(client: AnytimeClient):
     assert client.predict(samples(1)).stopped_by == "complete"
 
 
+def test_unloading_drops_that_of_a_replaced_version_too(tiny: Bundle, models: Path, client: AnytimeClient):
+    kept = client.predict(samples(1), max_members=1, keep_ms=LONG_MS)
+    write_tiny(models)
+    client.load("tiny")
+    assert client.unload("tiny") == []
+    assert refusal(lambda: client.continue_(kept.request_id)) == (410, "state_gone")
+
+
 @pytest.mark.parametrize("body", [b"{", b"[]", b'{"inputs": [[1, 2, 3, 4]]}', b'{"deadline_ms": -1}'])
 def test_a_bad_body_leaves_the_state_alone(client: AnytimeClient, server: Server, body: bytes):
     kept = client.predict(samples(1), max_members=1, keep_ms=LONG_MS)

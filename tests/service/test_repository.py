@@ -294,6 +294,16 @@ async def test_what_was_never_there_is_no_failure(models: Path):
         assert context.repository.failures == []
 
 
+async def test_unloading_a_name_names_its_retired_versions_too(models: Path):
+    write_tiny(models)
+    async with running(models) as context:
+        old = context.deployments.find("tiny")
+        with context.repository.lease(old):
+            write_tiny(models)
+            new = await context.repository.load("tiny")
+            assert context.repository.unload("tiny") == [old, new]
+
+
 async def test_after_the_last_bundle_nothing_is_served(models: Path):
     write_tiny(models)
     async with running(models) as context:
