@@ -239,9 +239,10 @@ async def _run(context: Context) -> None:
 async def _walk(context: Context) -> None:
     """Send some requests through the whole application: the first ones cost tens of milliseconds more.
 
-    They go to a twin of the application with metrics and ledger of its own, so that they are counted nowhere.
+    They go to a twin of the application with metrics and ledger of its own, so that they are counted nowhere; it is
+    open, whatever becomes of the service meanwhile.
     """
-    twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True)
+    twin = replace(context, metrics=Metrics(CollectorRegistry()), ledger=Ledger(0), ready=True, draining=False)
     for deployment in context.deployments.all():
         twin.metrics.serve(deployment.key, deployment.manifest)
     transport = httpx.ASGITransport(_build(twin, Access()))
