@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Generator, Iterable
 from contextlib import AsyncExitStack, aclosing
-from ssl import SSLContext
+from ssl import SSLContext, create_default_context
 from types import TracebackType
 from typing import Any, Self, Unpack
 
@@ -50,7 +50,7 @@ class AnytimeClient:
         ssl: SSLContext | None = None,
         http: httpx.Client | None = None,
     ) -> None:
-        self._http = http or httpx.Client(timeout=PATIENT, verify=ssl or True)
+        self._http = http or httpx.Client(timeout=PATIENT, verify=ssl or create_default_context())
         if not self._http.base_url.host:
             self._http.base_url = httpx.URL(base_url)
         self._ssl = ssl
@@ -156,7 +156,7 @@ class AsyncAnytimeClient:
         ssl: SSLContext | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
-        self._http = http or httpx.AsyncClient(timeout=PATIENT, verify=ssl or True)
+        self._http = http or httpx.AsyncClient(timeout=PATIENT, verify=ssl or create_default_context())
         if not self._http.base_url.host:
             self._http.base_url = httpx.URL(base_url)
         self._ssl = ssl

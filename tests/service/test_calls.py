@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import ssl
 from collections.abc import Callable
 from typing import Any
 
@@ -90,6 +91,16 @@ def test_a_client_of_httpx_without_an_address_gets_one(
 ):
     assert client("http://there:81/up", http=http())._http.base_url == "http://there:81/up/"
     assert client(http=http(base_url="http://here"))._http.base_url == "http://here"
+
+
+@pytest.mark.parametrize("client", [AnytimeClient, AsyncAnytimeClient])
+def test_whom_the_system_trusts_is_trusted(
+    client: Callable[[str], AnytimeClient | AsyncAnytimeClient], monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    trusted = client("https://there")._http._transport._pool._ssl_context
+    assert trusted.get_ca_certs() == ssl.create_default_context().get_ca_certs()
 
 
 def test_a_name_is_one_part_of_a_path():
