@@ -34,6 +34,9 @@ __all__ = ["AnytimeClient", "AnytimeError", "ArrayAnswer", "AsyncAnytimeClient"]
 class AnytimeClient:
     """Blocking client; one connection pool, safe to share between threads.
 
+    It has at most 100 requests under way, as httpx does by default; a further one waits here, where its deadline has
+    not begun yet. For more at once, give it an `http` with other limits.
+
     Args:
         base_url: where the server is.
         api_key: sent with each request, if the server wants one.
