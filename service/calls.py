@@ -97,7 +97,7 @@ def credentials(headers: httpx.Headers) -> dict[str, str]:
 
 def predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) -> dict[str, Any]:
     """A request for a prediction: an array as .npy with its knobs in the query, anything else as JSON."""
-    given = {name: value for name, value in knobs.items() if value is not None}
+    given = _given(knobs)
     if isinstance(inputs, np.ndarray):
         request = _post_array(url, inputs, given)
     else:
@@ -109,9 +109,21 @@ def predict(url: str, inputs: Samples, request_id: str | None, knobs: Knobs) -> 
 
 def continue_(request_id: str, budget: Budget) -> dict[str, Any]:
     """A request to go on from an answer."""
-    given = {name: value for name, value in budget.items() if value is not None}
-    request = _post(f"/predict/{quote(request_id, safe='')}/continue", given)
+    request = _post(f"/predict/{quote(request_id, safe='')}/continue", _given(budget))
     return request | _timeout(budget.get("deadline_ms"))
+
+
+def _given(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What is asked for.
+
+    Raises:
+        ValueError: a number is not finite: JSON has none of these, and null would ask for nothing.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    for name, value in given.items():
+        if isinstance(value, float | np.floating) and not np.isfinite(value):
+            raise ValueError(f"`{name}` is {value}, but must be finite: leave it out to ask for nothing.")
+    return given
 
 
 def _timeout(deadline_ms: float | None) -> dict[str, float]:

@@ -65,6 +65,7 @@ class AnytimeClient:
         Raises:
             AnytimeError: the server answered with a problem document.
             httpx.TransportError: there was no answer.
+            TypeError, ValueError: what is asked for cannot be sent.
         """
         return calls.read(self._http.post(**calls.predict("/predict", inputs, request_id, knobs)), PredictResponse)
 

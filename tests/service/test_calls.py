@@ -77,6 +77,14 @@ def test_what_is_no_json_is_said():
         calls.predict("/predict", [1j], None, {})
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), np.float32("nan")])
+def test_what_json_cannot_say_is_not_left_out(value: float):
+    with pytest.raises(ValueError, match=r"^`exit_confidence` is (inf|nan), but must be finite"):
+        calls.predict("/predict", [[1]], None, {"exit_confidence": value})
+    with pytest.raises(ValueError, match=r"^`deadline_ms` is"):
+        calls.continue_("r", {"deadline_ms": value})
+
+
 @pytest.mark.parametrize("copied", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
 def test_a_problem_comes_whole_out_of_another_process(copied: Callable[[AnytimeError], AnytimeError]):
     error = AnytimeError(503, "overloaded", "The queue is full.", {"retry_after_s": 2})
