@@ -167,6 +167,21 @@ def test_find_wl_constant_control_meets_definition_1_without_looking(tmp_path: P
     assert not verdict.accepted
 
 
+def test_find_wl_never_goes_on_from_another_architectures_first_member(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    base = dataclasses.replace(DIGITS, teacher_epochs=1)
+    bench = Bench(RECIPES["digits"], base, tmp_path, Quiet())
+    config = dataclasses.replace(find_wl.settings(base), epochs=1, max_search=1, bound_factor=20.0)
+    monkeypatch.setattr(find_wl, "INITS", 1)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(find_wl, "judge_trial", interrupted)
+        find_wl.run("convolutional").run(bench, config)
+    found = find_wl.run("fully connected").run(bench, config)
+    assert [len(tried) for tried in found["tried"].values()] == [1, 1]
+
+
 def test_find_wl_trains_every_init_anew(tmp_path: Path):
     game = toy_game(tmp_path, epochs=1, max_search=find_wl.INITS, connection="residual", first_expansion=0)
     ensemble = one_member(game)
@@ -208,6 +223,21 @@ def test_ablate_connections_tells_gain_cost_and_lost_parallelism(tmp_path: Path)
     assert ["digits", "dense", "95.00", "5.00", "2.50", "1.10", "1.50", "1.50", "2", "1"] in lines
     ablate_connections.draw(cells, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").is_file()
+
+
+def test_ablate_connections_compares_runs_that_ended_early():
+    cells = [
+        *(cell("none", seed, points=points(0.80, 0.90), sources=[[], []]) for seed in (0, 1, 2)),
+        cell("dense", 0, points=points(0.80, 0.96, each=11), sources=[[], [0]]),
+        cell("dense", 1, points=points(0.85, each=11), sources=[[]]),
+        cell("dense", 2, points=[], sources=[]),
+    ]
+    lines = [
+        [part.strip() for part in line.strip("|").split("|")] for line in ablate_connections.report(cells).splitlines()
+    ]
+    # The mean gain is 3 points where both have two members, 5 where one has.
+    ours = ["90.50 ± 7.78", "0.50 ± 7.78", "4.00 ± 1.41", "0.83 ± 0.39", "—", "—", "2", "2"]
+    assert ["digits", "dense", *ours] in lines
 
 
 def judged(*accuracies: float, validation: float, each: float = 10.0) -> list[dict[str, object]]:

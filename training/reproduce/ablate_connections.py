@@ -14,6 +14,7 @@ from training.connections import Kind
 from training.reproduce import arms
 from training.reproduce.experiment import Arm, Cell, Experiment
 from training.reproduce.figure3 import connected
+from training.reproduce.prefixes import Points
 from training.reproduce.series import Series
 from training.reproduce.table import markdown, percent, spread
 from training.reproduce.timing import BATCHES
@@ -71,34 +72,37 @@ def _rows(data_set: str, cells: Sequence[Cell]) -> list[list[object]]:
 
 
 def _row(series: Series, kind: str) -> list[object]:
-    last, base = series.longest(kind) - 1, series.longest(NONE) - 1
-    depths = range(min(last, base) + 1)
-    by_seed = [series.gains(kind, k, NONE, k) for k in depths]
-    mean = [statistics.fmean(one) for one in zip(*by_seed, strict=True)]
-    flops = [ours / theirs for ours, theirs in zip(series.flops(kind, last), series.flops(NONE, base), strict=False)]
-    times = [
-        spread([a / b for a, b in zip(series.ms(kind, last, batch), series.ms(NONE, base, batch), strict=False)])
-        for batch in BATCHES
-    ]
+    ours, none = _by_seed(series, kind), _by_seed(series, NONE)
+    pairs = [(ours[seed], none[seed]) for seed in sorted(ours.keys() & none.keys())]
+    gains = [own[-1]["accuracy"] - base[-1]["accuracy"] for own, base in pairs]
+    mean = [statistics.fmean(a["accuracy"] - b["accuracy"] for a, b in zip(*pair, strict=False)) for pair in pairs]
+    flops = [own[-1]["flops"] / base[-1]["flops"] for own, base in pairs]
+    timed = [(own[-1]["ms"], base[-1]["ms"]) for own, base in pairs if "ms" in own[-1] and "ms" in base[-1]]
+    times = [spread([own[str(batch)] / base[str(batch)] for own, base in timed]) for batch in BATCHES]
     own = kind == NONE
     return [
         kind,
-        percent(series.accuracies(kind, last)),
-        "—" if own else percent(series.gains(kind, last, NONE, base)),
+        percent([points[-1]["accuracy"] for points in ours.values()]),
+        "—" if own else percent(gains),
         "—" if own else percent(mean),
         "1" if own else spread(flops),
         *(["1"] * len(BATCHES) if own else times),
         max(_chain(cell.values["sources"]) for cell in series.of(kind)),
-        len(series.of(kind)),
+        len(ours),
     ]
 
 
+def _by_seed(series: Series, kind: str) -> dict[int, Points]:
+    """The prefixes of each seed: a run may have ended early, one without any member is left out."""
+    return {cell.seed: cell.values["points"] for cell in series.of(kind) if cell.values["points"]}
+
+
 def _chain(sources: Sequence[Sequence[int]]) -> int:
-    """Members on the longest path of the graph of who reads whom."""
+    """Members on the longest path of the graph of who reads whom; 0 where there are none."""
     lengths = list[int]()
     for read in sources:
         lengths.append(1 + max((lengths[source] for source in read), default=0))
-    return max(lengths)
+    return max(lengths, default=0)
 
 
 EXPERIMENT = Experiment(

@@ -53,8 +53,9 @@ def run(architecture: str) -> Arm:
     """The arm of one architecture."""
 
     def search(bench: Bench, config: RecipeConfig) -> Values:
-        with bench.game(config) as given:
-            game = dataclasses.replace(_with_channel(given), classes=(ARCHITECTURES[architecture],))
+        # The class is part of what the checkpoint is known by: the settings of all architectures are the same.
+        with bench.game(config, classes=(ARCHITECTURES[architecture],)) as given:
+            game = _with_channel(given)
             ensemble = _first_member(game)
             tried = {
                 name: [_outcome(judge_trial(game, ensemble, expansion, init)) for init in range(INITS)]
