@@ -8,14 +8,15 @@ import re
 import tarfile
 import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from training.data.archive import Archive, entries
-from training.errors import BadData
+from training.errors import BadData, Busy
+from training.lock import alone
 
 CONTENT = bytes(range(256)) * 40
 CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
@@ -33,6 +34,8 @@ class Publisher(ThreadingHTTPServer):
         self.sends: int | None = None
         """Bytes after which the connection is closed; None: all."""
         self.asked: list[str | None] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Called before each answer."""
 
     @property
     def url(self) -> str:
@@ -45,6 +48,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         wanted = self.headers["Range"]
         self.server.asked.append(wanted)
+        self.server.meanwhile()
         start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1]) if wanted and self.server.ranges else 0
         if start >= len(self.server.content):
             self.send_response(416)
@@ -78,6 +82,40 @@ def test_a_missing_archive_is_downloaded_once(publisher: Publisher, tmp_path: Pa
         assert path.read_bytes() == CONTENT
     assert publisher.asked == [None]
     assert [file.name for file in path.parent.iterdir()] == ["data.bin"], "nothing is left aside"
+
+
+def test_one_command_downloads_into_a_folder_at_a_time(publisher: Publisher, tmp_path: Path):
+    archive, refused = Archive("data.bin", publisher.url, CHECKSUM), list[str]()
+
+    def meanwhile() -> None:
+        try:
+            with alone(tmp_path, "another one downloads"):
+                refused.append("nobody does")
+        except Busy as error:
+            refused.append(str(error))
+
+    publisher.meanwhile = meanwhile
+    assert archive.fetch(tmp_path).read_bytes() == CONTENT
+    assert refused == ["another one downloads"]
+
+
+def test_what_another_command_has_downloaded_meanwhile_is_taken(publisher: Publisher, tmp_path: Path):
+    archive = Archive("data.bin", publisher.url, CHECKSUM)
+    found: list[Path] = []
+    waiting = threading.Thread(target=lambda: found.append(archive.fetch(tmp_path)))
+    with alone(tmp_path):
+        waiting.start()
+        (tmp_path / "aside").write_bytes(CONTENT)
+        (tmp_path / "aside").replace(tmp_path / "data.bin")
+    waiting.join()
+    assert found == [tmp_path / "data.bin"]
+    assert publisher.asked == []
+
+
+def test_an_archive_is_had_from_a_mirror_on_disk(tmp_path: Path):
+    (tmp_path / "mirror.bin").write_bytes(CONTENT)
+    archive = Archive("data.bin", (tmp_path / "mirror.bin").as_uri(), CHECKSUM)
+    assert archive.fetch(tmp_path / "archives").read_bytes() == CONTENT
 
 
 def test_an_interrupted_download_goes_on_where_it_stopped(publisher: Publisher, tmp_path: Path):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from training.errors import BadData
+from training.lock import alone
 
 CHUNK = 1 << 20
 """Bytes in one read."""
@@ -45,33 +46,38 @@ class Archive:
         """The verified archive in `folder`; it is downloaded if it is not there.
 
         A download goes to a ``.part`` aside, goes on from there when it was interrupted, and gets its name only
-        after its checksum was found right.
+        after its checksum was found right. One command downloads into a folder at a time.
 
         Raises:
             BadData: it is neither there nor to be had, was cut short, or has another checksum.
         """
         path = folder / self.file
-        if path.is_file():
-            self._verify(path, f"{path} is damaged, cut short or another file: remove it, to have it downloaded again")
-            return path
-        if not self.url:
-            raise BadData(f"There is no {path}, and no url to have it from: put the file there by hand, or set url=.")
+        if not path.is_file():
+            if not self.url:
+                raise BadData(
+                    f"There is no {path}, and no url to have it from: put the file there by hand, or set url=."
+                )
+            try:
+                with alone(folder):  # of two commands that want it one downloads, and the other waits for that
+                    if not path.is_file():
+                        return self._fetch(path)
+            except (http.client.HTTPException, OSError, ValueError) as error:
+                raise BadData(
+                    f"There is no {path}, and {self.url} cannot be had ({_reason(error)}): "
+                    "put the file there by hand, or repeat the command where there is a network."
+                ) from error
+        self._verify(path, f"{path} is damaged, cut short or another file: remove it, to have it downloaded again")
+        return path
+
+    def _fetch(self, path: Path) -> Path:
         part = path.with_name(f"{path.name}.part")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._download(part)
-        except (http.client.HTTPException, OSError, ValueError) as error:
-            raise BadData(
-                f"There is no {path}, and {self.url} cannot be had ({_reason(error)}): "
-                "put the file there by hand, or repeat the command where there is a network."
-            ) from error
+        self._download(part)
         try:
             self._verify(part, f"What {self.url} serves is damaged or another file")
         except BadData:
             part.unlink()
             raise
-        part.replace(path)
-        return path
+        return part.replace(path)
 
     def _download(self, part: Path) -> None:
         have = part.stat().st_size if part.is_file() else 0
@@ -90,7 +96,7 @@ class Archive:
                 self._receive(response, file, part)
 
     def _receive(self, response: http.client.HTTPResponse, file: BinaryIO, part: Path) -> None:
-        expected = response.length  # of this answer; None when the server does not say
+        expected = getattr(response, "length", None)  # None when the server does not say, and for what is no HTTP
         received = 0
         try:
             while chunk := response.read(CHUNK):
