@@ -209,6 +209,7 @@ def test_the_list_explains_every_experiment_in_a_line(capsys: pytest.CaptureFixt
         (["figure4"], "There is no experiment 'figure4'; there are: figure2-digits, "),
         (["theorem1", "--seeds", "0"], "--seeds 0 must be at least 1."),
         (["theorem1", "--recipe", "npz"], "theorem1 has no arm of recipe 'npz', only of: digits, ellipsoid, cube."),
+        (["theorem1", "--set", "seed=7"], "--set seed would be ignored: --seeds K runs the seeds 0 to K - 1."),
         (["theorem1", "--set", "gama=1"], "There is no setting 'gama'; there are: name, seed,"),
         (["figure2-cifar10", "--set", "archives=nowhere", "--set", "url=file:///nowhere"], "There is no nowhere/"),
     ],
@@ -252,6 +253,43 @@ def test_a_result_of_other_settings_than_the_recipes_is_told(tmp_path: Path, mon
     assert "other settings" not in render(tmp_path, [recorder.experiment]).read_text(), "its command says so"
     changed = dataclasses.replace(RECIPES["digits"], config=dataclasses.replace(DIGITS, batch_size=13))
     monkeypatch.setitem(RECIPES, "digits", changed)
+    assert "other settings than the recipe has now: digits." in render(tmp_path, [recorder.experiment]).read_text()
+
+
+def test_a_mean_over_runs_of_different_settings_is_told(tmp_path: Path):
+    recorder = Recorder()
+    recorder.run(tmp_path, 2)
+    document = render(tmp_path, [recorder.experiment])
+    assert "same settings" not in document.read_text()
+    recorder.run(tmp_path, 1, "batch_size=13")
+    render(tmp_path, [recorder.experiment])
+    assert "Not all of these runs are of the same settings: digits." in document.read_text()
+    recorder.run(tmp_path, 2, "batch_size=13")
+    render(tmp_path, [recorder.experiment])
+    assert "same settings" not in document.read_text(), "all seeds again"
+
+
+def test_arms_of_different_commands_are_told_where_there_is_one_seed(tmp_path: Path):
+    recorder = Recorder()
+    recorder.run(tmp_path, 1)
+    recorder.broken = ("short", 0)
+    with pytest.raises(KeyboardInterrupt):
+        recorder.run(tmp_path, 1, "batch_size=13")
+    assert "Not all of these runs are of" in render(tmp_path, [recorder.experiment]).read_text()
+
+
+def test_results_of_other_data_side_by_side_are_no_mixture(tmp_path: Path):
+    recorder = Recorder()
+    recorder.run(tmp_path, 1)
+    recorder.run(tmp_path, 1, "name=mine", "batch_size=13")
+    assert "same settings" not in render(tmp_path, [recorder.experiment]).read_text()
+
+
+def test_a_result_of_a_setting_that_is_no_more_is_told_as_aged(tmp_path: Path):
+    recorder = Recorder()
+    recorder.run(tmp_path, 1, "batch_size=13")
+    path = result_path(tmp_path, recorder.experiment)
+    path.write_text(path.read_text().replace("--set batch_size", "--set once_was"))
     assert "other settings than the recipe has now: digits." in render(tmp_path, [recorder.experiment]).read_text()
 
 

@@ -75,11 +75,13 @@ class Plan:
         """The arms that are run.
 
         Raises:
-            BadConfig: no seed, or a recipe that the experiment does not have.
+            BadConfig: no seed, a seed of its own, or a recipe that the experiment does not have.
         """
         recipes = list(dict.fromkeys(arm.recipe for arm in experiment.arms))
         if self.seeds < 1:
             raise BadConfig(f"--seeds {self.seeds} must be at least 1.")
+        if any(assignment.partition("=")[0] == "seed" for assignment in self.assignments):
+            raise BadConfig("--set seed would be ignored: --seeds K runs the seeds 0 to K - 1.")
         if self.recipe not in {None, *recipes}:
             raise BadConfig(f"{experiment.name} has no arm of recipe {self.recipe!r}, only of: {', '.join(recipes)}.")
         return [arm for arm in experiment.arms if self.recipe == arm.recipe or (not self.recipe and not arm.on_request)]

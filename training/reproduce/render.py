@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from training.errors import BadConfig
 from training.recipes import RECIPES
-from training.reproduce.experiment import Cell, Experiment
+from training.reproduce.experiment import Arm, Cell, Experiment
 from training.reproduce.store import Store
 
 RESULTS, DOCUMENT = "results", "RESULTS.md"
@@ -51,7 +53,8 @@ def _section(docs: Path, experiment: Experiment, cells: Sequence[Cell]) -> str:
     picture = picture_path(docs, experiment)
     drawn = f"![{experiment.summary}]({RESULTS}/{picture.name})\n\n" if picture.is_file() else ""
     heading = f"## {experiment.name}\n\n{experiment.summary[0].upper()}{experiment.summary[1:]}.\n\n"
-    return f"{heading}{drawn}{experiment.report(cells)}\n\n{_provenance(cells)}{_aged(experiment, cells)}\n"
+    notes = f"{_aged(experiment, cells)}{_mixed(cells)}"
+    return f"{heading}{drawn}{experiment.report(cells)}\n\n{_provenance(cells)}{notes}\n"
 
 
 def _provenance(cells: Sequence[Cell]) -> str:
@@ -68,11 +71,32 @@ def _aged(experiment: Experiment, cells: Sequence[Cell]) -> str:
     aged = _distinct(
         cell.recipe
         for cell in cells
-        if (arm := arms.get((cell.recipe, cell.arm)))
-        and arm.settings(RECIPES[cell.recipe].config.override([*_set(cell), f"seed={cell.seed}"])).record()
-        != cell.config
+        if (arm := arms.get((cell.recipe, cell.arm))) and _settings_now(arm, cell) != cell.config
     )
     return f" Measured under other settings than the recipe has now: {', '.join(aged)}." if aged else ""
+
+
+def _settings_now(arm: Arm, cell: Cell) -> dict[str, object] | None:
+    """What the command of a cell gives its arm today; None where it sets what there no longer is."""
+    try:
+        return arm.settings(RECIPES[cell.recipe].config.override([*_set(cell), f"seed={cell.seed}"])).record()
+    except BadConfig:
+        return None
+
+
+def _mixed(cells: Sequence[Cell]) -> str:
+    """Which recipes have seeds of one arm, or arms, of different settings; nothing where none has.
+
+    A command for fewer seeds, or one that was interrupted, leaves the others as an earlier one made them.
+    """
+    known: dict[tuple[str, ...], set[str]] = {}
+    for cell in cells:
+        name = str(cell.config.get("name", cell.recipe))  # results of other data are no part of a mean
+        settings = json.dumps({**cell.config, "seed": None}, sort_keys=True)
+        known.setdefault((cell.recipe, name, cell.arm), set()).add(settings)
+        known.setdefault((cell.recipe, name), set()).add(shlex.join(sorted(_set(cell))))
+    mixed = _distinct(recipe for (recipe, *_), found in known.items() if len(found) > 1)
+    return f" Not all of these runs are of the same settings: {', '.join(mixed)}." if mixed else ""
 
 
 def _set(cell: Cell) -> list[str]:
