@@ -24,7 +24,7 @@ from torch.export import Dim
 
 from bundle import Connection
 from bundle import Tensor as Edge
-from training.ensemble import Ensemble, TrainedMember
+from training.ensemble import Ensemble, Features, TrainedMember
 from training.errors import BadTeacher, ExportError
 from training.networks import Frames, StagedNetwork
 
@@ -74,11 +74,11 @@ def export_members(ensemble: Ensemble) -> list[Graph]:
         ExportError: a graph is not valid, has a fixed batch axis, or does not compute what torch does.
     """
     read = {source for member in ensemble.members for source in member.sources}
-    return [_export(ensemble, index, member, taps=index in read) for index, member in enumerate(ensemble.members)]
+    return [export_member(ensemble.validation, k, member, taps=k in read) for k, member in enumerate(ensemble.members)]
 
 
-def _export(ensemble: Ensemble, index: int, member: TrainedMember, *, taps: bool) -> Graph:
-    features = ensemble.validation
+def export_member(features: Features, index: int, member: TrainedMember, *, taps: bool) -> Graph:
+    """One member; `features` hold the samples and what it reads of others, `taps` says whether its own are outputs."""
     samples = features.x[: max(PARITY_BATCHES)].cpu()
     links = [tap.cpu() for stage in features.read(member.sources, slice(0, max(PARITY_BATCHES))) for tap in stage]
     stages = len(member.network.stages)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -87,14 +88,15 @@ def test_prefixes_of_an_ensemble_are_the_means_of_their_members(tmp_path: Path):
 
 
 class Counting(Stopwatch):
-    """Counts what is timed."""
+    """Counts what is timed, and the outputs of each graph."""
 
     def __init__(self, x) -> None:
         super().__init__(x)
-        self.timed = 0
+        self.timed, self.outputs = 0, list[int]()
 
     def times(self, content, inputs):
         self.timed += 1
+        self.outputs.append(len(onnx.load_from_string(content).graph.output))
         return {str(batch): float(batch) for batch in BATCHES}
 
 
@@ -105,6 +107,16 @@ def test_one_structure_is_timed_once_and_an_answer_takes_the_sum(tmp_path: Path)
     assert stopwatch.timed == 1
     assert [point["ms"] for point in found] == [{"1": k * 1.0, "64": k * 64.0} for k in (1, 2, 3)]
     assert total([]) == {"1": 0, "64": 0}
+
+
+@pytest.mark.parametrize("connection", ["residual", "dense"])
+def test_a_member_is_timed_with_its_taps_where_another_reads_it(connection: str, tmp_path: Path):
+    game = toy_game(tmp_path, rounds=3, epochs=1, connection=connection)
+    ensemble = run_rounds(game).ensemble
+    stages = len(ensemble.members[0].network.stages)
+    stopwatch = Counting(game.data.test.x)
+    stopwatch.prefixes(ensemble)
+    assert stopwatch.outputs == [1 + stages, 1 + stages, 1], "as in the bundle: nobody reads the last member"
 
 
 @pytest.mark.parametrize("recipe", ["dsa19", "google13"])

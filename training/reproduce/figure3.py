@@ -109,8 +109,8 @@ def run(bench: Bench, config: RecipeConfig) -> Values:
     return {
         "rounds": rounds,
         "teacher_flops": flops.count(_build(teacher, known, "none", 0, 0), features.x[:1]).total,
-        "ms": stopwatch.member(features, member),
-        "ms_unconnected": stopwatch.member(features, alone),
+        "ms": stopwatch.member(features, member, taps=False),
+        "ms_unconnected": stopwatch.member(features, alone, taps=False),
     }
 
 

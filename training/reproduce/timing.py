@@ -18,7 +18,7 @@ from torch import nn
 
 from training.baselines import Answer
 from training.ensemble import Ensemble, Features, TrainedMember
-from training.export import export_members, export_plain
+from training.export import export_member, export_plain
 
 BATCHES = (1, 64)
 """Samples in one run."""
@@ -42,15 +42,25 @@ class Stopwatch:
         return [total([self._network(network) for network in answer]) for answer in answers]
 
     def prefixes(self, ensemble: Ensemble) -> list[Times]:
-        """The first k members with their connections, for each k."""
-        members = [self.member(ensemble.validation, member) for member in ensemble.members]
+        """The first k members with their connections, for each k, as the graphs of the whole ensemble are served."""
+        read = {source for member in ensemble.members for source in member.sources}
+        members = [
+            self.member(ensemble.validation, member, taps=index in read)
+            for index, member in enumerate(ensemble.members)
+        ]
         return [total(members[:k]) for k in range(1, len(members) + 1)]
 
-    def member(self, features: Features, member: TrainedMember) -> Times:
-        """One member with its connections; `features` hold what it reads."""
-        structure = f"{len(member.sources)} {member.network!r}"
+    def member(self, features: Features, member: TrainedMember, *, taps: bool) -> Times:
+        """One member with its connections.
+
+        Args:
+            features: hold what it reads.
+            member: its network and whom it reads.
+            taps: whether others read it, so that its graph gives its taps, which takes time too.
+        """
+        structure = f"{len(member.sources)} {taps} {member.network!r}"
         if structure not in self._known:
-            (graph,) = export_members(_alone(features, member))
+            graph = export_member(features, 0, member, taps=taps)
             links = [tap for stage in features.read(member.sources, slice(0, max(BATCHES))) for tap in stage]
             self._known[structure] = self.times(graph.content, [self._x, *(tap.cpu().numpy() for tap in links)])
         return self._known[structure]
@@ -73,14 +83,6 @@ class Stopwatch:
             content = export_plain(network, torch.from_numpy(self._x[:2]))
             self._known[structure] = self.times(content, [self._x])
         return self._known[structure]
-
-
-def _alone(features: Features, member: TrainedMember) -> Ensemble:
-    """An ensemble of one member that reads others all the same."""
-    logits_NL = torch.zeros(len(features.x), 1)
-    ensemble = Ensemble(features, features, logits_NL, logits_NL)
-    ensemble.members = [member]
-    return ensemble
 
 
 def fastest_ms(session: ort.InferenceSession, feed: dict[str, Array]) -> float:
