@@ -130,6 +130,19 @@ def test_figure_3_counts_sequences_without_the_archive(recipe: str, tmp_path: Pa
     assert all(values[key][str(batch)] > 0 for key in ("ms", "ms_unconnected") for batch in BATCHES)
 
 
+def test_figure_3_and_find_wl_tell_seeds_apart():
+    rounds = [{"flops": 10, "connections": 0}, {"flops": 11, "connections": 1}]
+    ms = {str(batch): 1.0 for batch in BATCHES}
+    flops = {"rounds": rounds, "teacher_flops": 100, "ms": ms, "ms_unconnected": ms}
+    outcome = {"definition1": True, "accepted": False, "edge": 1.0, "eq7_share": 0.5, "reason": "why"}
+    tried = {"tried": {"r = 0": [outcome]}, "controls": {"noise": outcome}}
+    for report, values in ((figure3.report, flops), (find_wl.report, tried)):
+        told = report([cell("one", seed, **values) for seed in (0, 1)])
+        assert "one, seed 0 " in told
+        assert "one, seed 1 " in told
+        assert ", seed" not in report([cell("one", **values)])
+
+
 def test_theorem_1_follows_the_residual_round_by_round(tmp_path: Path):
     game = toy_game(tmp_path, rounds=3, epochs=1)
     ensemble = run_rounds(game).ensemble

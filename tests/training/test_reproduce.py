@@ -25,7 +25,7 @@ from training.reproduce.experiment import Arm, Cell, Experiment, Values
 from training.reproduce.render import DOCUMENT, render, result_path
 from training.reproduce.series import Series
 from training.reproduce.store import Store
-from training.reproduce.table import markdown, percent, spread
+from training.reproduce.table import arm_of, markdown, percent, spread
 
 ROOT = Path(__file__).parent.parent.parent
 NAMES = [
@@ -307,6 +307,12 @@ def test_spread_and_tables():
     assert (spread([]), spread([1.5]), spread([1.0, 3.0])) == ("—", "1.50", "2.00 ± 1.41")
     assert percent([0.5, 0.5], 0) == "50 ± 0"
     assert markdown(["a", "bc"], [["xyz", 1]]) == "| a   | bc |\n|-----|---:|\n| xyz |  1 |"
+
+
+def test_a_row_of_one_cell_names_its_seed_where_there_are_several():
+    one, two = cell("residual", 0), cell("residual", 1)
+    assert arm_of(one, [one]) == "residual"
+    assert [arm_of(row, [one, two]) for row in (one, two)] == ["residual, seed 0", "residual, seed 1"]
 
 
 def test_gains_are_paired_by_seed():

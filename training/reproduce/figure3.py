@@ -27,7 +27,7 @@ from training.networks import Convolutional, FullyConnected, ModelClass, Normali
 from training.recipes.recurrent import RecurrentConfig
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Arm, Cell, Experiment, Values
-from training.reproduce.table import markdown
+from training.reproduce.table import arm_of, markdown
 from training.reproduce.timing import BATCHES, Stopwatch
 
 KINDS: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind != "none")
@@ -140,7 +140,7 @@ def report(cells: Sequence[Cell]) -> str:
         "connections' share of all",
         *(f"time with / without, batch {batch}" for batch in BATCHES),
     ]
-    return "\n\n".join([_EXPLANATION, markdown(header, map(_row, cells))])
+    return "\n\n".join([_EXPLANATION, markdown(header, [_row(cell, arm_of(cell, cells)) for cell in cells])])
 
 
 _EXPLANATION = """The networks are the recipes', the connections from the second member on. The paper gives Figure 3 as
@@ -149,14 +149,14 @@ parameters; the projections and gates of the others read all taps of a stage at 
 cost grows with what is read."""
 
 
-def _row(cell: Cell) -> list[object]:
+def _row(cell: Cell, arm: str) -> list[object]:
     rounds, teacher = cell.values["rounds"], cell.values["teacher_flops"]
     second, last = rounds[1], rounds[-1]
     share = sum(one["connections"] for one in rounds) / sum(one["flops"] for one in rounds)
     parts = [one[key] / teacher for one in (second, last) for key in ("flops", "connections")]
     with_, without = cell.values["ms"], cell.values["ms_unconnected"]
     times = [f"{with_[str(batch)] / without[str(batch)]:.2f}" for batch in BATCHES]
-    return [cell.recipe, cell.arm, *(f"{part:.4f}" for part in parts), f"{100 * share:.1f} %", *times]
+    return [cell.recipe, arm, *(f"{part:.4f}" for part in parts), f"{100 * share:.1f} %", *times]
 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:

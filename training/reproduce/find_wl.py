@@ -24,7 +24,7 @@ from training.networks import Convolutional, FullyConnected, ModelClass, Normali
 from training.reproduce import arms
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Arm, Cell, Experiment, Values
-from training.reproduce.table import markdown
+from training.reproduce.table import arm_of, markdown
 from training.verdict import Verdict, decide, judge
 
 INITS = 20
@@ -100,12 +100,24 @@ def control_verdicts(game: Game, ensemble: Ensemble) -> dict[str, Verdict]:
 def report(cells: Sequence[Cell]) -> str:
     """Success by architecture and expansion, then the controls."""
     searched = [
-        [cell.arm, name, len(tried), *_shares(tried), f"{np.median([one['eq7_share'] for one in tried]):.2f}"]
+        [
+            arm_of(cell, cells),
+            name,
+            len(tried),
+            *_shares(tried),
+            f"{np.median([one['eq7_share'] for one in tried]):.2f}",
+        ]
         for cell in cells
         for name, tried in cell.values["tried"].items()
     ]
     controls = [
-        [cell.arm, CONTROLS[name], f"{one['edge']:.3g}", "yes" if one["accepted"] else "no", one["reason"] or "—"]
+        [
+            arm_of(cell, cells),
+            CONTROLS[name],
+            f"{one['edge']:.3g}",
+            "yes" if one["accepted"] else "no",
+            one["reason"] or "—",
+        ]
         for cell in cells
         for name, one in cell.values["controls"].items()
     ]

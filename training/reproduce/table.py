@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
+from training.reproduce.experiment import Cell
+
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
     """``mean ± standard deviation`` over seeds; the mean alone of one seed, a dash of none."""
@@ -17,6 +19,11 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def percent(values: Sequence[float], digits: int = 2) -> str:
     """Shares as :func:`spread` of percentages."""
     return spread([100 * value for value in values], digits)
+
+
+def arm_of(cell: Cell, cells: Sequence[Cell]) -> str:
+    """What a row of one cell is called: its arm, and its seed where `cells` are of several."""
+    return cell.arm if len({one.seed for one in cells}) == 1 else f"{cell.arm}, seed {cell.seed}"
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

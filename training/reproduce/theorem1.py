@@ -94,7 +94,9 @@ def report(cells: Sequence[Cell]) -> str:
 _EXPLANATION = """The sup norm of `F_T - g` over training samples and labels (in logits) against the bounds: the paper's
 Eq. 10, `G sqrt(ln 2N / T)`; what Definition 1 implies under the paper's eta, 1.5 times that, and under the best eta,
 sqrt 2 times; and `G / T`, which Eq. 7 implies in every round. The theorem asks for Eq. 7 in every round and for
-`T >= ln 2N`; where either fails, nothing is promised. G is the largest residual that occurred.
+`T >= ln 2N`; where either fails, nothing is promised. G is the largest residual that occurred until then. One run gives
+all rows, so it is played with one eta, that of the last T and of G = 2B, which is known beforehand: with eta for the T
+and the G of a row, as its bounds have them, the members would have been others.
 
 The adversary's residuals are +-1 (G = 1) and meet Definition 1 in every round, but not Eq. 7: it exceeds Eq. 10, so
 Definition 1, which is all that Algorithm 2 checks, does not give the theorem's constant. The bounds with 1.5 and sqrt 2
