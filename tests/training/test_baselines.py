@@ -11,8 +11,10 @@ from tests.training.toy import toy_game
 from training import FullyConnected
 from training.baselines import batch_ensemble, measure, multi_exit, no_resched, resched, snapshot
 from training.baselines.answer import logits_of
+from training.baselines.batch_ensemble import RankOne
 from training.baselines.no_resched import quality, within
 from training.baselines.single import cost_of, flops_of
+from training.determinism import seeded
 from training.game import Game
 
 SMALL = FullyConnected(widths=(5, 4))
@@ -80,6 +82,15 @@ def test_batch_ensemble_members_are_one_weight_times_rank_one_each(game: Game):
     assert [point.flops for point in measure(game, answers)] == [each, 2 * each]
 
 
+def test_batch_ensemble_members_begin_near_their_shared_weight():
+    weight = torch.ones(400, 300)
+    rank_one = seeded(0, lambda: RankOne(weight))
+    for vector in (rank_one.r.detach(), rank_one.s.detach()):
+        assert float(vector.mean()) == pytest.approx(1, abs=0.1), "random signs have a mean of 0"
+        assert float(vector.std()) == pytest.approx(0.5, abs=0.1)
+    assert torch.equal(rank_one(weight), torch.outer(rank_one.r, rank_one.s))
+
+
 def test_the_exits_of_one_network_cost_more_and_more_within_the_budget(game: Game):
     budget = 5 * cost_of(game, SMALL)
     answers = multi_exit(game, WIDE, 3, budget)
@@ -95,7 +106,8 @@ def test_the_exits_of_one_network_cost_more_and_more_within_the_budget(game: Gam
 
 
 @pytest.mark.parametrize("make", [resched, snapshot, batch_ensemble])
-def test_distilled_members_come_closer_to_the_teacher_than_chance(game: Game, make):
+def test_distilled_members_come_closer_to_the_teacher_than_chance(tmp_path: Path, make):
+    game = toy_game(tmp_path, epochs=20)
     assert measure(game, make(game, SMALL, 2))[-1].score > 0.5
 
 
