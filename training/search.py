@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import shlex
 import typing
 from collections.abc import Sequence
 from itertools import pairwise
@@ -76,8 +77,13 @@ def search(arguments: Sequence[str], reporter: Reporter) -> list[str]:
     settings = [*options.set, *(f"{key}={_text(value)}" for key, value in best.user_attrs["settings"].items())]
     return [
         f"best of {options.trials} trials is number {best.number}: area {best.value:.4f} on the validation part",
-        f"train-ensemble {recipe.name} " + " ".join(f"--set {setting}" for setting in settings),
+        command(recipe, settings),
     ]
+
+
+def command(recipe: Recipe, settings: Sequence[str]) -> str:
+    """What trains with these settings, each as ``key=value``: a line for a shell, whatever is in them."""
+    return shlex.join(["train-ensemble", recipe.name, *(word for one in settings for word in ("--set", one))])
 
 
 def _check_free(assignments: Sequence[str]) -> None:

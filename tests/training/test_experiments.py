@@ -357,6 +357,15 @@ def test_table_1_stands_beside_the_papers():
     assert ["dsa19, mistaken most often, in % of all test samples: up for down 0.50; to for fro 0.40."] in lines
 
 
+def test_table_1_keeps_your_own_sequences_apart_from_a_data_set_of_their_name():
+    values = {"instants": instants(*[(0.5, 0.5, 0.5)] * 3), "teacher_accuracy": 0.9, "mistakes": {}}
+    published = cell(table1.BDISTIL, recipe="dsa19", **values)
+    yours = dataclasses.replace(cell(table1.BDISTIL, recipe="npz", **values), config={"name": "dsa19"})
+    rows = [[part.strip() for part in line.split("|")] for line in table1.report([published, yours]).splitlines()]
+    named = [row[1] for row in rows if row[2:3] == [table1.BDISTIL]]
+    assert named == ["dsa19", "dsa19 (npz)"] * 2, "in either table"
+
+
 def test_table_1_of_your_own_sequences_stands_beside_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     random, docs = np.random.default_rng(0), tmp_path / "docs"
     for name in ("tones", "steps"):

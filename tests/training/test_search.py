@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from training.cli import main
 from training.errors import BadConfig, Busy
 from training.lock import alone
 from training.progress import Quiet
-from training.search import FOLDER, area, search
+from training.recipes import RECIPES
+from training.search import FOLDER, area, command, search
 
 TINY = ["threads=1", "teacher_epochs=1", "epochs=1", "rounds=2", "max_search=1", "batch_size=512", "bound_factor=20"]
 SETTINGS = [part for setting in TINY for part in ("--set", setting)]
@@ -58,6 +60,12 @@ def test_a_search_goes_on_and_prints_a_command_that_trains_its_best(tmp_path: Pa
     assert words[:2] == ["train-ensemble", "ellipsoid"]
     assert {word.split("=")[0] for word in words if "=" in word} >= {"gamma", "temperature", "connection", "epochs"}
     assert not (tmp_path / "ellipsoid" / FOLDER / "trial").exists()
+
+
+def test_the_printed_command_is_for_a_shell():
+    settings = ["data=my own.npz", "member_widths=3,4"]
+    printed = command(RECIPES["npz"], settings)
+    assert shlex.split(printed) == ["train-ensemble", "npz", "--set", settings[0], "--set", settings[1]]
 
 
 def test_a_second_search_in_the_same_folder_is_refused(tmp_path: Path):

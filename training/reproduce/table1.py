@@ -131,8 +131,11 @@ def report(cells: Sequence[Cell]) -> str:
 
 
 def _data(cell: Cell) -> str:
-    """What the rows of a cell's data are called."""
-    return str(cell.config["name"]) if cell.recipe == YOURS else cell.recipe
+    """What the rows of a cell's data are called; a user's own of a data set's name are no part of its mean."""
+    if cell.recipe != YOURS:
+        return cell.recipe
+    name = str(cell.config["name"])
+    return f"{name} ({YOURS})" if name in EVERY else name
 
 
 _EXPLANATION = """A sequence leaves at the first look at which the largest probability reaches a threshold. The
