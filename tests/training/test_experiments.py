@@ -325,6 +325,18 @@ def test_compare_ensembles_gives_every_method_the_same_budget(tmp_path: Path):
     assert (tmp_path / "picture.png").is_file()
 
 
+def test_compare_ensembles_holds_all_methods_to_the_seeds_that_bdistil_has():
+    cells = [
+        cell(compare_ensembles.BDISTIL, 0, points=points(0.8, 0.9)),
+        cell(compare_ensembles.BDISTIL, 1, points=points(0.6)),
+        *(cell("independent", seed, points=points(right, right)) for seed, right in enumerate((0.7, 0.5))),
+    ]
+    told = compare_ensembles.report(cells)
+    lines = [[part.strip() for part in line.strip("|").split("|")] for line in told.splitlines()]
+    assert ["digits", "1", "70.00 ± 14.14", "60.00 ± 14.14", "—", "—", "—"] in lines
+    assert ["digits", "2", "90.00", "70.00", "—", "—", "—"] in lines, "nobody is asked for a second answer on seed 1"
+
+
 def instants(*shares: tuple[float, float, float]) -> list[dict[str, object]]:
     return [{"accuracy": accuracy, "exited": exited, "forced": forced} for accuracy, exited, forced in shares]
 

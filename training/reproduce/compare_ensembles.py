@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from training import picture
@@ -58,15 +58,17 @@ def _within(data_set: str, cells: Sequence[Cell]) -> list[list[object]]:
     series = Series([cell for cell in cells if cell.recipe == data_set])
     rows = list[list[object]]()
     for k in range(series.longest(BDISTIL)):
-        budget = statistics.fmean(series.flops(BDISTIL, k))
-        rows.append([data_set, k + 1, *(percent(_affordable(series, method, budget)) for method in METHODS)])
+        budgets = series.get(BDISTIL, k, "flops")
+        budget = statistics.fmean(budgets.values())
+        rows.append([data_set, k + 1, *(percent(_affordable(series, method, budget, budgets)) for method in METHODS)])
     return rows
 
 
-def _affordable(series: Series, method: str, budget: float) -> list[float]:
-    """Accuracies of the costliest answer within the budget."""
+def _affordable(series: Series, method: str, budget: float, seeds: Collection[int]) -> list[float]:
+    """Accuracies of the costliest answer within the budget, on these seeds: B-DISTIL may have ended early on others."""
     answers = [k for k in range(series.longest(method)) if max(series.flops(method, k)) <= budget * (1 + ROUNDING)]
-    return series.accuracies(method, answers[-1]) if answers else []
+    found = series.get(method, answers[-1], "accuracy") if answers else {}
+    return [accuracy for seed, accuracy in found.items() if seed in seeds]
 
 
 ROUNDING = 1e-9

@@ -20,8 +20,8 @@ Every table and picture here is written by `train-ensemble reproduce --render` f
 which `train-ensemble reproduce NAME` measures: `train-ensemble reproduce --list` explains each name in a line. Numbers
 are mean ± standard deviation over seeds, on test parts that no choice was made on. Times are the fastest of many runs
 through onnxruntime on one thread of the CPU, on seed 0. Costs are FLOPs, one multiply-add as two. Every arm gets as
-many passes over the training set for each member as every other; refinement keeps the pass with the lowest validation
-loss, everything else the last one.
+many passes over the training set for each member as every other, unless its row says otherwise; refinement keeps the
+pass with the lowest validation loss, everything else the last one.
 """
 
 
