@@ -130,6 +130,13 @@ def test_figure_3_counts_sequences_without_the_archive(recipe: str, tmp_path: Pa
     assert all(values[key][str(batch)] > 0 for key in ("ms", "ms_unconnected") for batch in BATCHES)
 
 
+def test_figure_3_is_reproduced_without_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "figure3", "--recipe", "dsa19", "--docs", "docs", "--set", "rounds=2"]) == 0
+    results = json.loads(Path("docs/results/figure3.json").read_text())["cells"]
+    assert [(one["recipe"], one["data_sha256"]) for one in results] == [("dsa19", None)] * len(figure3.KINDS)
+
+
 def test_figure_3_and_find_wl_tell_seeds_apart():
     rounds = [{"flops": 10, "connections": 0}, {"flops": 11, "connections": 1}]
     ms = {str(batch): 1.0 for batch in BATCHES}

@@ -46,6 +46,8 @@ class Arm:
     recipe: str
     run: Callable[[Bench, RecipeConfig], Values]
     settings: Callable[[RecipeConfig], RecipeConfig] = field(default=lambda config: config)
+    reads_data: bool = True
+    """Whether what it measures depends on data or teacher; without them it needs no archive."""
     on_request: bool = False
     """Run only where ``--recipe`` names its recipe, because it needs data that not everybody has."""
 

@@ -185,7 +185,9 @@ EXPERIMENT = Experiment(
     name="figure3",
     summary="what connections cost beside their members, in FLOPs and in measured time, for every recipe",
     arms=tuple(
-        Arm(name=kind, recipe=recipe, run=run, settings=connected(kind)) for recipe in NETWORKS for kind in KINDS
+        Arm(name=kind, recipe=recipe, run=run, settings=connected(kind), reads_data=False)
+        for recipe in NETWORKS
+        for kind in KINDS
     ),
     seeds=1,
     report=report,
