@@ -1,8 +1,8 @@
 """Cancelling an exchange over HTTP without harm to the pool that its connection belongs to.
 
 `Task.cancel` also strikes where httpcore, between two waits for the network, takes its locks: the connection is then
-neither used nor free, for ever (https://github.com/encode/httpcore/issues/1093). About one cancelled request in ten
-left one behind, and when the pool was full of them every further request waited in vain. A cancel scope of anyio spares
+neither used nor free, for ever (https://github.com/encode/httpcore/issues/1093). Many cancelled requests left one
+behind, and when the pool was full of them every further request waited in vain. A cancel scope of anyio spares
 those places, so the exchange runs in a task of its own that only such a scope ends.
 """
 

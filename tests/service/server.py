@@ -6,12 +6,16 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from fastapi import FastAPI
 
 import service.server
+from service.app import create_app
 from service.client import AnytimeClient
 from service.context import Context
+from service.settings import Settings
+from tests.tiny import write_tiny
 
 
 class Server:
@@ -50,6 +54,14 @@ def serving(app: FastAPI, *sockets: socket.socket, ready: bool = True) -> Iterat
             server.should_exit = True
             thread.join(60)
             assert not thread.is_alive()
+
+
+@contextmanager
+def serving_tiny(models: Path) -> Iterator[Server]:
+    """Run a tiny bundle, written to `models`, on one thread of the CPU in steps of two rows at most."""
+    write_tiny(models)
+    with serving(create_app(Settings(models_dir=models, device="cpu", cpu_threads=1, max_batch_rows=2))) as running:
+        yield running
 
 
 def _await_ready(server: Server) -> None:

@@ -9,11 +9,9 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from service.app import create_app
 from service.client import AsyncAnytimeClient
-from service.settings import Settings
-from tests.service.server import Server, serving
-from tests.tiny import samples, write_tiny
+from tests.service.server import Server, serving_tiny
+from tests.tiny import samples
 
 TURNS = 40
 """Of the event loop: more than an exchange takes without its waits for the network."""
@@ -21,9 +19,7 @@ TURNS = 40
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models = tmp_path_factory.mktemp("models")
-    write_tiny(models)
-    with serving(create_app(Settings(models_dir=models, device="cpu", cpu_threads=1, max_batch_rows=2))) as running:
+    with serving_tiny(tmp_path_factory.mktemp("models")) as running:
         yield running
 
 

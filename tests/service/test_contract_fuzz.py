@@ -16,10 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
-from service.app import create_app
-from service.settings import Settings
-from tests.service.server import Server, serving
-from tests.tiny import write_tiny
+from tests.service.server import Server, serving_tiny
 
 FIELDS = {
     "inputs": [[[0.5, 1, 2, 3]], [[1, 2, 3, 4]] * 3, [[1, 2]], [], [[1e39, 0, 0, 0]]],
@@ -80,9 +77,7 @@ class Contract:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    models = tmp_path_factory.mktemp("models")
-    write_tiny(models)
-    with serving(create_app(Settings(models_dir=models, device="cpu", cpu_threads=1, max_batch_rows=2))) as running:
+    with serving_tiny(tmp_path_factory.mktemp("models")) as running:
         yield running
 
 

@@ -14,6 +14,7 @@ from bundle import Bundle, BundleNotFound, InvalidBundle, write_bundle
 from bundle.store import encode_manifest
 from service.app import create_app
 from service.context import Context
+from service.deployments import Deployment
 from service.engine.cpu import CpuExecutor
 from service.engine.step import Step
 from service.engine.ticket import Logits
@@ -82,13 +83,19 @@ async def test_a_lease_holds_the_old_version_on_the_device(models: Path):
         assert on_device(context) == {"tiny/2"}
 
 
+@asynccontextmanager
+async def replaced(context: Context, models: Path) -> AsyncIterator[tuple[Deployment, Deployment]]:
+    """The version that was served, still leased, and the newer one that has taken over."""
+    old = context.deployments.find("tiny")
+    with context.repository.lease(old):
+        write_tiny(models)
+        yield old, await context.repository.load("tiny")
+
+
 async def test_a_retired_version_that_is_still_there_can_come_back(models: Path):
     write_tiny(models)
     async with running(models) as context:
-        old = context.deployments.find("tiny")
-        with context.repository.lease(old):
-            write_tiny(models)
-            await context.repository.load("tiny")
+        async with replaced(context, models) as (old, _):
             assert await context.repository.load("tiny", 1) is old
             assert served(context) == ["tiny/1"]
         await context.repository.close()
@@ -296,12 +303,8 @@ async def test_what_was_never_there_is_no_failure(models: Path):
 
 async def test_unloading_a_name_names_its_retired_versions_too(models: Path):
     write_tiny(models)
-    async with running(models) as context:
-        old = context.deployments.find("tiny")
-        with context.repository.lease(old):
-            write_tiny(models)
-            new = await context.repository.load("tiny")
-            assert context.repository.unload("tiny") == [old, new]
+    async with running(models) as context, replaced(context, models) as (old, new):
+        assert context.repository.unload("tiny") == [old, new]
 
 
 async def test_after_the_last_bundle_nothing_is_served(models: Path):

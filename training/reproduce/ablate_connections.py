@@ -15,7 +15,7 @@ from training.reproduce import arms
 from training.reproduce.experiment import Arm, Cell, Experiment
 from training.reproduce.figure3 import connected
 from training.reproduce.prefixes import Points
-from training.reproduce.series import Series
+from training.reproduce.series import Series, draw_by_flops
 from training.reproduce.table import markdown, percent, spread
 from training.reproduce.timing import BATCHES
 
@@ -55,15 +55,7 @@ one after the other before the last can; without connections all could run side 
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Accuracy by number of FLOPs, one panel for each data set."""
-    figure, panels = picture.panels(len(DATA_SETS), width=11.0, height=4.0)
-    for axes, data_set in zip(panels, DATA_SETS, strict=True):
-        series = Series([cell for cell in cells if cell.recipe == data_set])
-        for kind in KINDS:
-            series.curve(axes, kind, COLOURS[kind], STYLES[kind], unit=1e3)
-        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)" if axes is panels[0] else "")
-        axes.set_xlim(left=0)
-    picture.legend(figure, panels[0], columns=5)
-    picture.save(figure, path)
+    draw_by_flops(cells, DATA_SETS, {kind: (COLOURS[kind], STYLES[kind]) for kind in KINDS}, path, height=4.0)
 
 
 def _rows(data_set: str, cells: Sequence[Cell]) -> list[list[object]]:

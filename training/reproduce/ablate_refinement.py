@@ -13,18 +13,17 @@ from training import picture
 from training.config import RecipeConfig
 from training.networks import ModelClass
 from training.reproduce import arms
+from training.reproduce.ablate_gamma import OFF
 from training.reproduce.bench import Bench
 from training.reproduce.experiment import Arm, Cell, Experiment, Values
 from training.reproduce.prefixes import ensemble_points
-from training.reproduce.series import Series
+from training.reproduce.series import Series, draw_by_flops
 from training.reproduce.table import markdown, percent
 from training.search import area, curve
 
 DATA_SETS = ("digits", "ellipsoid")
 """Those whose recipes refine connected members."""
 RECIPE = "the recipe"
-OFF = 1e12
-"""1/gamma is nothing: no barrier."""
 SIZES: dict[str, dict[str, tuple[tuple[int, ...], int, int]]] = {
     "digits": {
         "wider members": ((3, 5), 1, 3),
@@ -143,15 +142,7 @@ the recipe would have to be chosen by the last column but one. The changes:
 
 def draw(cells: Sequence[Cell], path: Path) -> None:
     """Accuracy by number of FLOPs, one panel for each data set."""
-    figure, panels = picture.panels(len(DATA_SETS), width=11.0, height=4.4)
-    for axes, data_set in zip(panels, DATA_SETS, strict=True):
-        series = Series([cell for cell in cells if cell.recipe == data_set])
-        for name, colour in COLOURS.items():
-            series.curve(axes, name, colour, "o-", unit=1e3)
-        picture.plain(axes, title=data_set, x="thousand FLOPs", y="accuracy (%)" if axes is panels[0] else "")
-        axes.set_xlim(left=0)
-    picture.legend(figure, panels[0], columns=len(COLOURS))
-    picture.save(figure, path)
+    draw_by_flops(cells, DATA_SETS, {name: (colour, "o-") for name, colour in COLOURS.items()}, path, height=4.4)
 
 
 def _rows(data_set: str, cells: Sequence[Cell]) -> list[list[object]]:

@@ -60,7 +60,7 @@ class Bench:
         brought = self.prepared.teacher
         if isinstance(brought, nn.Module | Logits):
             return brought
-        checkpoint = self._checkpoint("teacher", self.config, brought)
+        checkpoint = self._checkpoint("teacher", self.config, brought, self.prepared.classes)
         with alone(checkpoint.folder), repeatable(self.config.threads):  # of two who want it, one waits for the other
             return prepare_teacher(self.prepared, self.config, checkpoint, self.reporter)
 
@@ -88,11 +88,9 @@ class Bench:
         purpose: str,
         config: RecipeConfig,
         teacher: ModelClass | nn.Module | Logits,
-        classes: Sequence[ModelClass] = (),
+        classes: Sequence[ModelClass],
     ) -> Checkpoint:
-        prepared = self.prepared
-        classes = classes or prepared.classes
-        known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), prepared.data, classes, teacher)
+        known = fingerprint(f"{purpose} {self.recipe.name}", config.record(), self.prepared.data, classes, teacher)
         return Checkpoint(self._work / f"{purpose}-{known[:16]}", known)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 
+from training import picture
 from training.reproduce.experiment import Cell
 from training.reproduce.timing import BATCHES
 
@@ -90,6 +92,29 @@ class Series:
                 deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
                 points.append((statistics.fmean(costs), statistics.fmean(accuracies), deviation))
         return sorted(points)
+
+
+def draw_by_flops(
+    cells: Sequence[Cell], recipes: Sequence[str], arms: Mapping[str, tuple[str, str]], path: Path, height: float
+) -> None:
+    """Accuracy by number of FLOPs, one panel for each recipe.
+
+    Args:
+        cells: of all recipes.
+        recipes: in this order.
+        arms: the curves, each with its colour and style.
+        path: of the PNG.
+        height: of the picture, in inches.
+    """
+    figure, panels = picture.panels(len(recipes), width=11.0, height=height)
+    for axes, recipe in zip(panels, recipes, strict=True):
+        series = Series([cell for cell in cells if cell.recipe == recipe])
+        for arm, (colour, style) in arms.items():
+            series.curve(axes, arm, colour, style, unit=1e3)
+        picture.plain(axes, title=recipe, x="thousand FLOPs", y="accuracy (%)" if axes is panels[0] else "")
+        axes.set_xlim(left=0)
+    picture.legend(figure, panels[0], columns=len(arms))
+    picture.save(figure, path)
 
 
 def _best_so_far(points: Sequence[Point]) -> list[Point]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from unittest.mock import Mock
 
 import pytest
@@ -159,58 +160,53 @@ async def refuse(gate: Gate, worker: RecordingWorker, one: Ticket) -> bool:
     return isinstance(outcome, QueueFull)
 
 
-async def test_who_would_come_too_late_behind_the_queue_is_refused_at_once(gate: Gate):
-    # First members take half a second in batches of two rows.
-    worker = RecordingWorker()
-    first = asyncio.create_task(gate.answer(now(budget_s=60.0, rows=2), worker, never()))
+@asynccontextmanager
+async def queued(gate: Gate, worker: RecordingWorker, one: Ticket) -> AsyncIterator[None]:
+    """Behind this request; first members take half a second in batches of two rows."""
+    waiting = asyncio.create_task(gate.answer(one, worker, never()))
     await until_submitted(worker)
-    assert await refuse(gate, worker, now(budget_s=60.5)) is False, "0.5 s of others, 0.5 s of its own"
-    worker.run_until(MonotonicClock().now() + 59.8)
-    assert await refuse(gate, worker, now(budget_s=60.5)) is True, "the device is busy until it is too late"
-    assert await refuse(gate, worker, now(budget_s=60.5, priority=1)) is False, "higher priority does not queue"
-    assert await refuse(gate, worker, now(budget_s=0.4)) is False, "too short on an idle device: the scheduler's to say"
-    worker.submitted[0].depth = 1
-    assert await refuse(gate, worker, now(budget_s=60.5)) is False, "who has an answer is in nobody's way"
-    gate.post([Settled(worker.submitted[0], StoppedBy.SHUTDOWN)])
-    await first
+    yield
+    gate.post([Settled(one, StoppedBy.SHUTDOWN)])
+    await waiting
+
+
+async def test_who_would_come_too_late_behind_the_queue_is_refused_at_once(gate: Gate):
+    worker, first = RecordingWorker(), now(budget_s=60.0, rows=2)
+    async with queued(gate, worker, first):
+        assert await refuse(gate, worker, now(budget_s=60.5)) is False, "0.5 s of others, 0.5 s of its own"
+        worker.run_until(MonotonicClock().now() + 59.8)
+        assert await refuse(gate, worker, now(budget_s=60.5)) is True, "the device is busy until it is too late"
+        assert await refuse(gate, worker, now(budget_s=60.5, priority=1)) is False, "higher priority does not queue"
+        assert await refuse(gate, worker, now(budget_s=0.4)) is False, "too short on an idle device: the scheduler's"
+        first.depth = 1
+        assert await refuse(gate, worker, now(budget_s=60.5)) is False, "who has an answer is in nobody's way"
 
 
 async def test_what_runs_is_not_waited_for_twice(gate: Gate):
-    worker, minute = RecordingWorker(), MonotonicClock().now() + 60.0
-    first = asyncio.create_task(gate.answer(now(budget_s=60.5, rows=2), worker, never()))
-    await until_submitted(worker)
-    (running,) = worker.submitted
-    worker.run_until(minute, running)
-    assert await refuse(gate, worker, now(budget_s=60.7)) is False, "0.5 s after the step that runs"
-    worker.run_until(minute)
-    assert await refuse(gate, worker, now(budget_s=60.7)) is True, "it still has to be run"
-    gate.post([Settled(running, StoppedBy.SHUTDOWN)])
-    await first
+    worker, running, minute = RecordingWorker(), now(budget_s=60.5, rows=2), MonotonicClock().now() + 60.0
+    async with queued(gate, worker, running):
+        worker.run_until(minute, running)
+        assert await refuse(gate, worker, now(budget_s=60.7)) is False, "0.5 s after the step that runs"
+        worker.run_until(minute)
+        assert await refuse(gate, worker, now(budget_s=60.7)) is True, "it still has to be run"
 
 
 async def test_of_members_that_are_mandatory_those_that_are_done_or_run_are_left_out(gate: Gate):
-    worker, minute = RecordingWorker(), MonotonicClock().now() + 60.0
-    first = asyncio.create_task(gate.answer(now(budget_s=60.5, member_minimum=3), worker, never()))
-    await until_submitted(worker)
-    (running,) = worker.submitted
-    running.depth = 1
-    worker.run_until(minute, running, member=1)
-    assert await refuse(gate, worker, now(budget_s=60.9)) is True, "0.5 s for the last of three, and its own"
-    assert await refuse(gate, worker, now(budget_s=61.2)) is False
-    gate.post([Settled(running, StoppedBy.SHUTDOWN)])
-    await first
+    worker, running = RecordingWorker(), now(budget_s=60.5, member_minimum=3)
+    async with queued(gate, worker, running):
+        running.depth = 1
+        worker.run_until(MonotonicClock().now() + 60.0, running, member=1)
+        assert await refuse(gate, worker, now(budget_s=60.9)) is True, "0.5 s for the last of three, and its own"
+        assert await refuse(gate, worker, now(budget_s=61.2)) is False
 
 
 async def test_who_is_due_already_is_in_nobodys_way(gate: Gate):
-    worker = RecordingWorker()
-    first = asyncio.create_task(gate.answer(now(budget_s=60.0, rows=2), worker, never()))
-    await until_submitted(worker)
-    (late,) = worker.submitted
-    late.deadline = Deadline.after(MonotonicClock().now() - 60.0, 60.0, 0.0)
-    worker.run_until(MonotonicClock().now() + 60.0)
-    assert await refuse(gate, worker, now(budget_s=60.7)) is False
-    gate.post([Settled(late, StoppedBy.DEADLINE)])
-    await first
+    worker, late = RecordingWorker(), now(budget_s=60.0, rows=2)
+    async with queued(gate, worker, late):
+        worker.run_until(MonotonicClock().now() + 60.0)
+        assert await refuse(gate, worker, now(budget_s=60.7)) is True
+        late.deadline = Deadline.after(MonotonicClock().now() - 60.0, 60.0, 0.0)
+        assert await refuse(gate, worker, now(budget_s=60.7)) is False
 
 
 async def test_a_backlog_of_too_many_seconds_is_full():
