@@ -42,7 +42,7 @@ def _measure(world: World, waiting: int, largest: int) -> tuple[list[float], flo
     for _ in range(STEPS):
         while engine.waiting < waiting:
             due = now + random.uniform(1.0, 5.0)
-            engine.admit(Ticket("", MODEL, ONE_ROW, Deadline(now, due, due), profile, TOTAL, TOTAL), now)
+            engine.admit(Ticket("", MODEL, ONE_ROW, Deadline(now, due, due, due), profile, TOTAL, TOTAL), now)
         begun = time.thread_time()
         step = engine.next_step(now)
         chosen = time.thread_time()

@@ -131,7 +131,8 @@ class Settings(BaseSettings):
     reserve_ms: Annotated[float, Field(ge=0)] = 2.0
     """Part of each deadline that is kept back, at the least, for what follows the last member: the hop to the event
     loop, encoding, the socket. More is kept back while answers are measured to take longer, and until enough have been
-    measured, but no more than a quarter of the deadline. Raise it if `anytime_deadline_overshoot_seconds` shows late
+    measured, but no more than a quarter of the deadline; while there is no answer at all, what nine of ten answers
+    need. Raise it if `anytime_deadline_overshoot_seconds` shows late
     answers; lower it to give members more of a short deadline."""
 
     cost_quantile: Annotated[float, Field(gt=0, le=1)] = 0.95

@@ -55,9 +55,9 @@ class MemberCost:
         self._curve: dict[int, float] = {}
         self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio
-        """Measured / curve at the safety quantile, as of the latest step; may be read from any thread."""
+        """Measured / curve at the safety quantile, as of the latest step."""
         self.usual = 1.0
-        """The same at the median."""
+        """The same at the median; may be read from any thread."""
 
     def curve(self, rows: int) -> float:
         """Typical seconds for a batch of `rows`, without today's ratio."""
@@ -228,13 +228,8 @@ class CostModel:
         """Median seconds at warm-up; unlike `predict`, it may be asked from any thread."""
         return self._members[model][member].curve(rows)
 
-    def lately(self, model: str, member: int, rows: int) -> float:
-        """What `predict` said after the latest step; it may be asked from any thread."""
-        cost = self._members[model][member]
-        return cost.curve(rows) * cost.ratio
-
     def usually(self, model: str, member: int, rows: int) -> float:
-        """The same at the median: half of the latest steps took no longer for their size. From any thread."""
+        """Seconds that half of the latest steps took no longer than, for their size; from any thread."""
         cost = self._members[model][member]
         return cost.curve(rows) * cost.usual
 

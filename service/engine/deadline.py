@@ -40,19 +40,35 @@ class Deadline:
 
     `answer_by` is earlier than `at` by the reserve for what follows the engine: the hop to the event loop,
     encoding, the socket. The engine plans with `answer_by`; the client counts from `at`.
+
+    The reserve is what nearly all answers stay within. Who would have to go without an answer has more to win by one
+    that most likely comes in time than to lose: until `last` it is worth trying.
     """
 
     arrived: float
     at: float
     answer_by: float
+    last: float
 
     @classmethod
-    def after(cls, arrived: float, budget_s: float | None, reserve_s: float) -> Deadline:
-        """The deadline of a budget that started at `arrived`; None grants all the time there is."""
+    def after(cls, arrived: float, budget_s: float | None, reserve_s: float, least_s: float | None = None) -> Deadline:
+        """The deadline of a budget that started at `arrived`; None grants all the time there is.
+
+        Args:
+            arrived: when the request did.
+            budget_s: what its client allows.
+            reserve_s: to keep back of it.
+            least_s: to keep back of it if there is no answer yet; None: the same.
+        """
         if budget_s is None:
-            return cls(arrived, math.inf, math.inf)
-        return cls(arrived, arrived + budget_s, arrived + budget_s - reserve_s)
+            return cls(arrived, math.inf, math.inf, math.inf)
+        at = arrived + budget_s
+        return cls(arrived, at, at - reserve_s, at - min(reserve_s, reserve_s if least_s is None else least_s))
 
     def slack(self, now: float, cost_s: float = 0.0) -> float:
         """Seconds left over if work of `cost_s` starts now; negative: it would end too late."""
         return self.answer_by - now - cost_s
+
+    def chance(self, now: float, cost_s: float) -> bool:
+        """Whether work of `cost_s` may still give a first answer."""
+        return self.last - now - cost_s >= 0

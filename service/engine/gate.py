@@ -132,10 +132,11 @@ class Gate:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[StoppedBy] = loop.create_future()
         watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
-        # Whoever has nothing to say by `answer_by` may have it by the time a late timer would come.
+        # Whoever has nothing to say by `answer_by` may have it by the time a late timer would come, or still later.
+        last = max(ticket.deadline.last, min(ticket.deadline.answer_by + self.late_s(), ticket.deadline.at))
         alarm = self._alarms.set(
             ticket.deadline.answer_by,
-            min(ticket.deadline.answer_by + self.late_s(), ticket.deadline.at),
+            last,
             lambda: _answerable(ticket),
             lambda: self._end(ticket, future, StoppedBy.DEADLINE),
         )
@@ -159,7 +160,8 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, stopped_by)
         published = ticket.published
-        decided = min(ticket.deadline.answer_by, self._clock.now()) if ticket.ended is None else ticket.ended
+        due = ticket.deadline.answer_by if _answerable(ticket) else last
+        decided = min(due, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
     def _wake(self, settled: Sequence[Settled]) -> None:
@@ -176,11 +178,11 @@ class Gate:
         backlog_s = self._backlog_s()
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)
-        now, due, running = self._clock.now(), ticket.deadline.answer_by, worker.running
+        now, due, running = self._clock.now(), ticket.deadline.last, worker.running
         hopeful = max(now, running.until) + self._mandatory_before_s(ticket, now, running.step) <= due
         # Who is hopeless on an idle device too is let in: the scheduler says so, and whether it still is.
         own = ticket.model, 0, ticket.member_minimum
-        if not hopeful and now + self._mandatory_s(own, ticket.rows, ticket.rows, self._costs.lately) <= due:
+        if not hopeful and now + self._mandatory_s(own, ticket.rows, ticket.rows, self._costs.usually) <= due:
             return QueueFull(
                 "No member can be finished by the deadline behind what is queued: "
                 "send the request again later, or allow it more time.",
@@ -202,7 +204,7 @@ class Gate:
                 del self._unanswered[other]
             elif (-other.priority, other.deadline.answer_by) <= (-ticket.priority, ticket.deadline.answer_by):
                 done = running.members.stop if running is not None and other in in_step else other.depth
-                if done < other.member_minimum and other.deadline.answer_by > now:
+                if done < other.member_minimum and other.deadline.last > now:
                     part = other.model, done, other.member_minimum
                     rows[part] = rows.get(part, 0) + other.rows
                     largest[part] = max(largest.get(part, 0), other.rows)

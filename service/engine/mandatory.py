@@ -68,16 +68,30 @@ class Mandatory:
     def batch(self, key: Key, now: float) -> Sequence[Ticket]:
         """Take the tickets of the next step off a queue; none if its head had too little time, and had to go."""
         queue = self._queues[key]
-        first = queue.pop()
-        if not self._predictions.in_time(first, key[1], now):
+        head = queue.pop()
+        if not self._predictions.worth_trying(head, key[1], now):
             # Another queue may be the most urgent now.
-            self._turn_away(first)
+            self._turn_away(head)
             return ()
+        *unsure, first = self._surest(key, queue, head, now)
         others_start = self._others_must_start(key, now)
         batch = self._in_order(key, queue, first, others_start, now)
+        chosen: Sequence[Ticket] = batch
         if queue.head() is not None and _rows(batch) < self._max_batch_rows:
-            return self._fuller(key, queue, batch, others_start, now)
-        return batch
+            chosen = self._fuller(key, queue, batch, others_start, now)
+        for ticket in unsure:
+            self.add(ticket)
+        return chosen
+
+    def _surest(self, key: Key, queue: Waiting[tuple[float, float]], head: Ticket, now: float) -> list[Ticket]:
+        """The head, and if it is not sure to be in time, those that follow up to the first that is."""
+        found = [head]
+        while not self._predictions.in_time(found[-1], key[1], now) and len(found) <= PASSED:
+            following = self._head(key, queue, now)
+            if following is None or following.priority < head.priority:
+                break
+            found.append(queue.pop())
+        return found
 
     def _in_order(
         self, key: Key, queue: Waiting[tuple[float, float]], first: Ticket, others_start: float, now: float
@@ -132,9 +146,9 @@ class Mandatory:
         return False
 
     def _head(self, key: Key, queue: Waiting[tuple[float, float]], now: float) -> Ticket | None:
-        """The most urgent one that can still be had in time."""
+        """The most urgent one that is worth trying."""
         while (head := queue.head()) is not None:
-            if self._predictions.in_time(head[1], key[1], now):
+            if self._predictions.worth_trying(head[1], key[1], now):
                 return head[1]
             self._turn_away(queue.pop())
         return None
@@ -143,9 +157,9 @@ class Mandatory:
         """When the most urgent requests of the other queues must start to be in time."""
         latest = math.inf
         for other, queue in self._queues.items():
-            # One that can no longer be had in time must not keep batches small: it is turned away.
+            # One that is not sure to be had in time must not keep batches small.
             head = self._head(other, queue, now) if other != key else None
-            if head is not None:
+            if head is not None and self._predictions.in_time(head, other[1], now):
                 latest = min(latest, head.deadline.answer_by - self._predictions.each_s(head, now)[other[1]])
         return latest
 

@@ -33,6 +33,14 @@ class Predictions:
         """Whether the ticket alone is predicted to have that member's answer in time."""
         return ticket.deadline.slack(now, self.each_s(ticket, now)[member]) >= 0
 
+    def worth_trying(self, ticket: Ticket, member: int, now: float) -> bool:
+        """Whether the ticket alone is as likely as not to have that member's answer in time, or its first at last.
+
+        Who is turned away has no answer for certain.
+        """
+        runs = 1 if ticket.part is None else ticket.part.runs(member)
+        return ticket.deadline.chance(now, runs * self._costs.usually(ticket.model, member, ticket.rows))
+
     def full_rows(self, key: Key, largest: int, now: float) -> int:
         """Rows of a batch that makes good use of the device: with twice as many each would hardly be faster."""
         rows, pace_s = 1, self.batch_s(key, 1, now)

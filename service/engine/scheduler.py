@@ -10,7 +10,8 @@ optional.
   cannot wait (`optional`).
 - Requests for the same member of the same model share a step, as long as nobody in it is predicted to be late
   because of the others and the further rows are worth more than what else the device could do.
-- A member that is predicted to end after a request's deadline is not started for it.
+- A member that is predicted to end after a request's deadline is not started for it. A mandatory one is not turned
+  away before it is more likely than not to end too late, and runs behind those that are sure to be in time.
 - Members without a path between them may share an optional step, side by side (`width`).
 
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
@@ -148,7 +149,7 @@ class Scheduler:
             self._settle(ticket, ticket.limited_by)
         elif ticket.depth >= ticket.member_minimum and not _impatient(ticket, now):
             self._optional.add(ticket, now)
-        elif self._predictions.in_time(ticket, ticket.depth, now):
+        elif self._predictions.worth_trying(ticket, ticket.depth, now):
             self._mandatory.add(ticket)
         else:
             self._turn_away(ticket)

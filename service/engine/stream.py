@@ -106,7 +106,11 @@ class Part:
 
     def price(self, seconds: Sequence[float]) -> list[float]:
         """Seconds until each member's answer, all its missed runs included, of the seconds of one run each."""
-        return [(self.chunks - done) * each for done, each in zip(self.stream.done, seconds, strict=True)]
+        return [self.runs(member) * each for member, each in enumerate(seconds)]
+
+    def runs(self, member: int) -> int:
+        """Runs of a member until its answer to the chunk."""
+        return self.chunks - self.stream.done[member]
 
     def advance(self, member: int) -> bool:
         """The member's staged run is good; whether that was the run of this chunk, so that its logits count."""

@@ -76,7 +76,7 @@ def deadline_of(deadline_ms: float | None, visit: Visit, context: Context) -> De
     check_deadline(deadline_ms, context)
     budget_s = None if deadline_ms is None else deadline_ms / 1e3
     reserve_s = context.reserve.seconds(visit.arrived, budget_s or math.inf, context.gate.late_s())
-    deadline = Deadline.after(visit.arrived, budget_s, reserve_s)
+    deadline = Deadline.after(visit.arrived, budget_s, reserve_s, context.reserve.least_s(visit.arrived))
     visit.deadline = None if deadline_ms is None else deadline
     return deadline
 

@@ -22,7 +22,18 @@ def test_slack_counts_the_work_still_to_do():
 
 
 def test_no_budget_is_all_the_time_there_is():
-    assert Deadline.after(100.0, None, 0.002).slack(1e9, cost_s=1e9) == math.inf
+    endless = Deadline.after(100.0, None, 0.002)
+    assert endless.slack(1e9, cost_s=1e9) == math.inf
+    assert endless.chance(1e9, cost_s=1e9)
+
+
+@pytest.mark.parametrize(("least_s", "last"), [(0.001, 100.049), (0.005, 100.045), (0.009, 100.045), (None, 100.045)])
+def test_a_first_answer_is_worth_trying_for_longer_never_for_less(least_s: float | None, last: float):
+    deadline = Deadline.after(100.0, 0.050, 0.005, least_s)
+    assert deadline.answer_by == pytest.approx(100.045)
+    assert deadline.last == pytest.approx(last)
+    assert deadline.chance(100.0, last - 100.0 - 1e-6)
+    assert not deadline.chance(100.0, last - 100.0 + 1e-6)
 
 
 def test_the_clock_does_not_go_back():

@@ -278,6 +278,18 @@ async def test_no_wait_is_longer_than_the_deadline_however_late_timers_come(
     await task
 
 
+async def test_who_has_no_answer_is_waited_for_until_the_last_moment(gate: Gate, monkeypatch: pytest.MonkeyPatch):
+    aimed = []
+    monkeypatch.setattr(gate._alarms, "set", lambda aim, due, *_: aimed.append((aim, due)) or Mock())
+    one = now()
+    one.deadline = Deadline.after(one.deadline.arrived, 60.0, reserve_s=5.0, least_s=1.0)
+    task = asyncio.create_task(gate.answer(one, worker := RecordingWorker(), never()))
+    await until_submitted(worker)
+    assert aimed == [(one.deadline.answer_by, one.deadline.last)]
+    gate.post([Settled(one, StoppedBy.SHUTDOWN)])
+    await task
+
+
 async def test_one_slow_step_in_a_quiet_hour_turns_nobody_away():
     model_costs, idle = costs(0.001), RecordingWorker()
     model_costs.observe("tiny/1", 0, 1, 0.060, MonotonicClock().now())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from service.engine.cost import CostModel
+from service.engine.deadline import Deadline
 from service.engine.scheduler import Scheduler
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
@@ -83,6 +85,56 @@ def test_in_overload_far_more_are_answered_than_batches_of_one_could(per_row: fl
         engine.complete(step.tickets, now)
         answered += sum(one.stopped_by is StoppedBy.COMPLETE for one in engine.take_settled())
     assert answered * 0.010 / now > at_least
+
+
+def unsteady() -> CostModel:
+    """A row takes 10 ms as a rule and 20 ms in one of ten steps; in company it adds 1 ms."""
+    model_costs = costs(0.010, per_row=0.001)
+    for step in range(40):
+        model_costs.observe("tiny/1", 0, 1, 0.010 if step % 10 else 0.020, NOW)
+    assert model_costs.predict("tiny/1", 0, 1, NOW) == pytest.approx(0.020)
+    return model_costs
+
+
+def test_who_is_as_likely_in_time_as_not_is_tried_alone():
+    engine = Scheduler(unsteady(), 8)
+    for one in (unsure := crowd(NOW, 0.015, 0.016)):
+        engine.admit(one, NOW)
+    assert engine.next_step(NOW).tickets == (unsure[1],), "the surer of the two"
+    assert engine.next_step(NOW + 0.004).tickets == (unsure[0],)
+
+
+def test_who_is_more_likely_late_than_not_is_turned_away():
+    engine = Scheduler(unsteady(), 8)
+    (one,) = crowd(NOW, 0.009)
+    engine.admit(one, NOW)
+    assert engine.take_settled() == [(one, StoppedBy.DEADLINE)]
+    (later,) = crowd(NOW, 0.015)
+    engine.admit(later, NOW)
+    assert engine.next_step(NOW + 0.006).tickets == (), "a rehearsal"
+    assert engine.take_settled() == [(later, StoppedBy.DEADLINE)]
+
+
+def test_who_is_sure_to_be_in_time_goes_first_and_in_full_batches():
+    engine = Scheduler(unsteady(), 8)
+    (unsure,), sure = crowd(NOW, 0.015), crowd(NOW, *[0.05] * 4)
+    for one in (unsure, *sure):
+        engine.admit(one, NOW)
+    assert set(engine.next_step(NOW).tickets) == set(sure)
+    assert engine.next_step(NOW + 0.003).tickets == (unsure,), "it has waited on"
+
+
+def test_a_first_answer_is_tried_for_until_the_last_moment_and_no_further_member():
+    model_costs = costs(0.010, 0.010)
+    engine = Scheduler(model_costs, 8)
+    one = ticket(arrived=NOW, members=2)
+    one.deadline = Deadline.after(NOW, 0.020, reserve_s=0.012, least_s=0.002)
+    engine.admit(one, NOW)
+    step = engine.next_step(NOW + 0.005)
+    assert step.tickets == (one,), "15 of 18 ms"
+    one.publish(0, np.zeros((1, 3), np.float32), "mean")
+    engine.complete(step.tickets, NOW + 0.005)
+    assert engine.take_settled() == [(one, StoppedBy.DEADLINE)], "by 8 ms the answer must be on its way"
 
 
 def test_who_can_no_longer_be_in_time_keeps_no_other_models_batch_small():

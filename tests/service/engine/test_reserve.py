@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.engine.reserve import MEMORY_S, SHARE_OF_BUDGET, UNKNOWN_S, WINDOW_ANSWERS, Reserve
+from service.engine.reserve import MEMORY_S, SHARE_OF_BUDGET, UNKNOWN_S, WINDOW_ANSWERS, WINDOW_LATELY, Reserve
 
 LEAST_S = 0.002
 
@@ -46,6 +46,15 @@ def test_two_in_a_thousand_are_followed_and_one_is_not(taught: Reserve):
     assert taught.seconds(now=1.0) == LEAST_S
     taught.observe(0.02, now=1.0)
     assert taught.seconds(now=1.0) == pytest.approx(0.02)
+
+
+def test_of_who_has_no_answer_what_most_answers_need_is_kept_back(reserve: Reserve):
+    assert reserve.least_s(1.0) == LEAST_S
+    for answer in range(WINDOW_LATELY):
+        reserve.observe(0.003 if answer % 10 else 0.02, now=1.0)
+    assert reserve.least_s(1.0) == pytest.approx(0.003)
+    assert reserve.seconds(1.0) == pytest.approx(0.02)
+    assert reserve.least_s(1.0 + MEMORY_S + 0.1) == LEAST_S
 
 
 def test_timers_that_come_late_are_kept_back_too(taught: Reserve):

@@ -178,7 +178,8 @@ class World:
         if budget:
             budget *= self.dice.uniform(0.5, 1.5)
         # It arrived a moment ago.
-        return Deadline.after(self.clock.now() - self.dice.choice([0.0, 0.001]), budget, self.dice.choice([0, 0.001]))
+        arrived = self.clock.now() - self.dice.choice([0.0, 0.001])
+        return Deadline.after(arrived, budget, self.dice.choice([0, 0.001, 0.005]), self.dice.choice([None, 0, 0.001]))
 
     def submit(self, life: Life) -> None:
         self.lives[life.ticket] = life
@@ -186,9 +187,18 @@ class World:
         self.worker.submit(life.ticket)
         due = life.ticket.deadline.answer_by
         if math.isfinite(due):
-            self.at(max(self.clock.now(), due), lambda: self.end(life, StoppedBy.DEADLINE))
+            self.at(max(self.clock.now(), due), lambda: self._time_is_up(life))
         if self.dice.random() < 0.1:
             self.at(self.clock.now() + self.dice.uniform(0, 0.05), lambda: self.end(life, StoppedBy.ABANDONED))
+
+    def _time_is_up(self, life: Life) -> None:
+        """Who has no answer is waited for a little longer."""
+        ticket, now = life.ticket, self.clock.now()
+        answerable = ticket.published is not None and ticket.published.members >= ticket.member_minimum
+        if answerable or now >= ticket.deadline.last:
+            self.end(life, StoppedBy.DEADLINE)
+        else:
+            self.at(ticket.deadline.last, lambda: self.end(life, StoppedBy.DEADLINE))
 
     def _on_settled(self, settled: Sequence[Settled]) -> None:
         for one in settled:
