@@ -25,10 +25,11 @@ from benchmarks.table import percentile, render
 from bundle import Bundle
 from bundle.exits import confidence
 from service.engine.bound import run_options
-from service.engine.cost import CostModel, MemberCost
+from service.engine.cost import CostModel
 from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import Deadline
 from service.engine.device import check_cuda
+from service.engine.member_cost import MemberCost
 from service.engine.profile import Profile
 from service.engine.providers import CPU, DeviceUnavailable, Provider, cuda_provider, open_member, with_graphs
 from service.engine.scheduler import Scheduler

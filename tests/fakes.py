@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from service.engine.cost import CostModel, MemberCost, WaveCosts
+from service.engine.cost import CostModel
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import Deadline
+from service.engine.member_cost import MemberCost
 from service.engine.profile import Profile
 from service.engine.step import Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
+from service.engine.wave_costs import WaveCosts
 from tests.tiny import FEATURES, samples
 
 

@@ -22,7 +22,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from service.engine.cost import CostModel, MemberCost, batch_sizes
+from service.engine.cost import CostModel, batch_sizes
+from service.engine.member_cost import MemberCost
 from service.engine.profile import Profile, Values
 
 Floats = npt.NDArray[np.float64]

@@ -63,6 +63,8 @@ class Executor(Protocol):
     def run(self, step: Step) -> Logits:
         """Run the step's one member on the rows of its tickets, in their order: logits (rows, classes).
 
+        The way that takes least from others if the step says so, else the one chosen for its rows.
+
         Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
         none of them needs any more. Of a stream it runs one chunk, and stages what that gave. A step without tickets
         runs on zeros and leaves nothing. A step that raises has changed nothing: it can be run again with fewer

@@ -13,15 +13,17 @@ from collections.abc import Callable, Mapping
 
 from bundle import Bundle, InvalidBundle, Manifest
 from service.engine import slices
-from service.engine.cost import CostModel, MemberCost, WaveCosts
+from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.execution import Execution, Verdict, hindrance, judge
 from service.engine.executor import Executor
+from service.engine.member_cost import MemberCost
 from service.engine.providers import first_line
 from service.engine.race import Race
 from service.engine.rehearsal import Rehearsal
 from service.engine.scheduler import Scheduler
 from service.engine.stream import stream_key
+from service.engine.wave_costs import WaveCosts
 from service.engine.waves import wide_waves
 from service.engine.worker import Worker, WorkerStopped
 

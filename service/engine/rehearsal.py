@@ -8,12 +8,12 @@ rehearsed run by run, so that one which is loaded under traffic can be measured 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
-from service.engine.cost import MemberCost, batch_sizes
+from service.engine.cost import batch_sizes
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
+from service.engine.member_cost import MemberCost, SharedCost
 from service.engine.step import Step
 
 UNCOUNTED_RUNS = 4
@@ -46,6 +46,8 @@ class Rehearsal:
         self._executor = executor
         self._clock = clock
         self._durations_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
+        self._on_one_thread_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
+        """Of those that were chosen to run otherwise at some batch size."""
         self._runs = self._walk(model, batch_sizes(max_batch_rows))
 
     def advance(self) -> float | None:
@@ -54,7 +56,10 @@ class Rehearsal:
 
     def costs(self, safety: float) -> list[MemberCost]:
         """What was measured, member by member; `safety` is the quantile that predictions use."""
-        return [MemberCost(durations, safety) for durations in self._durations_s]
+        return [
+            SharedCost(durations, durations | alone, safety) if alone else MemberCost(durations, safety)
+            for durations, alone in zip(self._durations_s, self._on_one_thread_s, strict=True)
+        ]
 
     def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
         for member, durations in enumerate(self._durations_s):
@@ -68,21 +73,24 @@ class Rehearsal:
         ways = self._executor.ways(step.model, step.member)
         if ways < 2:
             return
-        fastest_s, spent_s = [math.inf] * ways, 0.0
+        trials_s: list[list[float]] = [[] for _ in range(ways)]
         for trial in range(1 + TRIALS):
             for way in range(ways):
                 self._executor.choose(step, way)
                 ran_s = self._run(step)
                 yield ran_s
                 if trial:
-                    fastest_s[way] = min(fastest_s[way], ran_s)
-                    spent_s += ran_s
-                if fastest_s[0] < WORTH_SHARING_S:
+                    trials_s[way].append(ran_s)
+                if trial and min(trials_s[0]) < WORTH_SHARING_S:
                     return
-            if spent_s >= BUDGET_S:
+            if sum(map(sum, trials_s)) >= BUDGET_S:
                 break
+        fastest_s = [min(seconds) for seconds in trials_s]
         enough_s = min(fastest_s) / (1 - MARGIN)
-        self._executor.choose(step, next(way for way, seconds in enumerate(fastest_s) if seconds <= enough_s))
+        chosen = next(way for way, seconds in enumerate(fastest_s) if seconds <= enough_s)
+        self._executor.choose(step, chosen)
+        if chosen:
+            self._on_one_thread_s[step.member][step.rows] = trials_s[0]
 
     def _time(self, step: Step, durations: list[float]) -> Iterator[float]:
         for _ in range(UNCOUNTED_RUNS):

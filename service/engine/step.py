@@ -19,6 +19,8 @@ class Step(NamedTuple):
     rows: int
     width: int = 1
     """Members of a wave that run side by side, `member` and those that follow it."""
+    on_one_thread: bool = False
+    """Whether it is to take as little from others as it can; else it runs as warm-up has chosen."""
 
     @property
     def members(self) -> range:

@@ -40,7 +40,8 @@ class ThreadedMember:
 
     def run(self, step: Step) -> Logits:
         """Run one step; see `Executor.run`."""
-        return self._way(step.rows).run(step)
+        way = self.ways[0] if step.on_one_thread else self._way(step.rows)
+        return way.run(step)
 
     def _way(self, rows: int) -> Runs:
         if not self._rows:

@@ -254,6 +254,7 @@ class Worker:
             self._run_wave(step, started)
             return
         self.running = Running(started + self._costs.predict(step.model, step.member, step.rows, started), step)
+        step = step._replace(on_one_thread=self._costs.on_one_thread(step.model, step.member, step.rows))
         try:
             logits = self._executor.run(step)
         except Exception as error:
@@ -263,7 +264,9 @@ class Worker:
             # However wrong the prediction was, nobody is refused because of a step that has ended.
             self.running = IDLE
         ended = self._clock.now()
-        self._costs.observe(step.model, step.member, step.rows, ended - started, ended)
+        self._costs.observe(
+            step.model, step.member, step.rows, ended - started, ended, on_one_thread=step.on_one_thread
+        )
         self._on_step(step, ended - started)
         failed = set(publish(step, step.member, logits, self._manifests[step.model], self._executor))
         self._scheduler.fail(failed)

@@ -23,9 +23,9 @@ from bundle import Bundle
 from bundle.reference import running_average
 from service.app import create_app
 from service.client import AnytimeClient, AnytimeError
-from service.engine.cost import MemberCost
 from service.engine.cpu import CpuExecutor
 from service.engine.executor import Executor
+from service.engine.member_cost import MemberCost
 from service.engine.step import Step
 from service.engine.ticket import Logits, Ticket
 from service.settings import Settings

@@ -5,8 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import MEMORY_S, MemberCost, WaveCosts, batch_sizes
+from service.engine.cost import batch_sizes
+from service.engine.member_cost import MEMORY_S, MemberCost, SharedCost
 from service.engine.recent import at_quantile
+from service.engine.wave_costs import WaveCosts
 
 
 def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
@@ -110,6 +112,43 @@ def test_a_rehearsal_that_was_wrong_by_ten_is_forgotten_within_tens_of_steps(wro
         cost.observe(1, 0.010, now=0.0)
     assert cost.predict(1, now=0.0) == pytest.approx(0.010)
     assert cost.curve(1) * cost.ratio == pytest.approx(0.010)
+
+
+def shared() -> SharedCost:
+    """10 ms on several threads and 17 on one; four rows take 30 on one, so there one was chosen."""
+    return SharedCost({1: [0.010] * 5, 4: [0.030] * 5}, {1: [0.017] * 5, 4: [0.030] * 5}, 0.95)
+
+
+def test_threads_share_a_step_while_that_pays():
+    cost = shared()
+    assert not cost.on_one_thread(1)
+    assert cost.on_one_thread(4)
+    assert (cost.predict(1, 0.0), cost.usually(1)) == (pytest.approx(0.010), pytest.approx(0.010))
+    cost.observe(1, 0.020, now=0.0)
+    assert not cost.on_one_thread(1), "one hiccup"
+
+
+def test_threads_that_wait_for_each_other_are_left_alone_for_a_while():
+    cost = shared()
+    for _ in range(2):
+        cost.observe(1, 0.020, now=0.0)
+    assert cost.on_one_thread(1)
+    assert (cost.predict(1, 1.0), cost.usually(1)) == (pytest.approx(0.017), pytest.approx(0.017))
+    for _ in range(2):
+        cost.observe(1, 0.018, now=2.0, on_one_thread=True)
+    assert cost.predict(1, 3.0) == pytest.approx(0.018)
+    assert cost.holds_until == pytest.approx(MEMORY_S), "of what is forgotten first"
+    assert cost.predict(1, MEMORY_S + 0.1) == pytest.approx(0.010), "they are tried again"
+    assert not cost.on_one_thread(1)
+
+
+def test_one_thread_that_is_slowed_more_gives_way():
+    cost = shared()
+    for _ in range(2):
+        cost.observe(1, 0.020, now=0.0)
+        cost.observe(1, 0.030, now=0.0, on_one_thread=True)
+    assert not cost.on_one_thread(1)
+    assert cost.predict(1, 0.0) == pytest.approx(0.020)
 
 
 def test_a_part_of_a_wave_takes_its_share_until_it_has_been_run():

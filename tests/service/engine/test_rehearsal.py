@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from bundle import Bundle
-from service.engine.cost import MemberCost
+from service.engine.member_cost import MemberCost, SharedCost
 from service.engine.rehearsal import (
     BUDGET_S,
     MAX_RUNS,
@@ -88,6 +88,18 @@ def test_each_batch_size_is_run_and_timed_the_way_that_is_fastest_there(tiny: Bu
     assert executor.chosen == {(member, rows): int(rows == 4) for member in (0, 1) for rows in (1, 2, 4)}
     for cost in costs:
         assert cost.medians_s == pytest.approx([0.010, 0.020, 0.020])
+
+
+def test_what_one_thread_takes_is_known_where_more_were_chosen(tiny: Bundle):
+    _, (cost, _) = rehearsed(tiny, lambda way, rows: [0.010 * rows, 0.020][way])
+    assert isinstance(cost, SharedCost)
+    assert [cost.on_one_thread(rows) for rows in (1, 2, 4)] == [True, True, False]
+    for _ in range(2):
+        cost.observe(4, 0.060, now=0.0)
+    assert cost.on_one_thread(4)
+    assert cost.predict(4, 0.0) == pytest.approx(0.040)
+    _, (plain, _) = rehearsed(tiny, lambda way, rows: 0.010)
+    assert not isinstance(plain, SharedCost)
 
 
 @pytest.mark.parametrize(("saved", "way"), [(0.05, 0), (0.15, 1)])

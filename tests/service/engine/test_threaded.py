@@ -32,8 +32,8 @@ class Named:
         return np.full((step.rows, 1), self._number, np.float32)
 
 
-def way_of(member: ThreadedMember, rows: int) -> int:
-    logits = member.run(Step("tiny/1", 0, (), rows))
+def way_of(member: ThreadedMember, rows: int, *, on_one_thread: bool = False) -> int:
+    logits = member.run(Step("tiny/1", 0, (), rows, on_one_thread=on_one_thread))
     assert len(logits) == rows
     return int(logits[0, 0])
 
@@ -44,6 +44,7 @@ def test_a_size_between_two_runs_as_the_larger_and_one_beyond_all_as_the_largest
     for rows, way in ((1, 0), (2, 1), (8, 0), (16, 1)):
         member.choose(rows, way)
     assert [way_of(member, rows) for rows in (1, 2, 3, 8, 9, 16, 99)] == [0, 1, 0, 0, 1, 1, 1]
+    assert way_of(member, 99, on_one_thread=True) == 0
     member.choose(2, 0)
     assert way_of(member, 2) == 0, "measured anew"
 

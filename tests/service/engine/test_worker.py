@@ -12,11 +12,11 @@ import pytest
 from bundle import Bundle, Manifest, write_bundle
 from bundle.exits import members_used
 from bundle.reference import running_average
-from service.engine.cost import MemberCost
 from service.engine.cpu import CpuExecutor
 from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
+from service.engine.member_cost import MemberCost, SharedCost
 from service.engine.profile import Profile
 from service.engine.providers import CPU
 from service.engine.publishing import publish
@@ -196,6 +196,19 @@ def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
         subject.run(forever(seed=seed))
     learned = subject.worker.call(lambda: subject.costs.predict("tiny/1", 0, 1, MonotonicClock().now())).result(60)
     assert learned != before
+
+
+def test_a_step_has_one_thread_where_that_is_no_slower_and_teaches_what_one_thread_takes(
+    bench: Callable[[Executor], Bench],
+):
+    subject = bench(CpuExecutor(threads=2))
+    # Longer than any step, so that what they teach is seen.
+    shared = SharedCost({1: [60.0]}, {1: [50.0]}, 0.95)
+    subject.worker.call(lambda: subject.costs._members["tiny/1"].__setitem__(1, shared)).result(60)
+    subject.run(forever())
+    assert [step.on_one_thread for step in subject.steps] == [False, True, False]
+    assert shared._alone.usual < 1
+    assert shared.usual == 1.0
 
 
 def test_stopping_settles_what_waits(bench: Callable[[Executor], Bench]):

@@ -15,13 +15,15 @@ import numpy as np
 
 from bundle import Bundle
 from bundle.reference import running_average
-from service.engine.cost import CostModel, MemberCost, WaveCosts
+from service.engine.cost import CostModel
 from service.engine.deadline import Deadline
+from service.engine.member_cost import MemberCost, SharedCost
 from service.engine.profile import Profile
 from service.engine.scheduler import Scheduler
 from service.engine.step import IDLE, Settled, Step
 from service.engine.stream import Stream, stream_key
 from service.engine.ticket import Exit, StoppedBy, Ticket
+from service.engine.wave_costs import WaveCosts
 from service.engine.waves import wide_waves
 from service.engine.worker import Worker
 from tests.fakes import FakeClock
@@ -85,7 +87,11 @@ class World:
 
     def _cost(self) -> MemberCost:
         base, per_row = self.dice.uniform(0.001, 0.01), self.dice.choice([0.0, 0.0002, 0.002])
-        return MemberCost({n: [base + per_row * (n - 1)] for n in (1, 2, 4, 8)}, 0.95)
+        durations = {n: [base + per_row * (n - 1)] for n in (1, 2, 4, 8)}
+        if self.dice.random() < 0.5:
+            return MemberCost(durations, 0.95)
+        on_one_thread = {n: [seconds * self.dice.choice([1.0, 1.5, 2.0])] for n, (seconds,) in durations.items()}
+        return SharedCost(durations, on_one_thread, 0.95)
 
     def _choose_ways(self) -> None:
         for key, bundle in bundles().items():

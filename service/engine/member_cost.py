@@ -1,0 +1,166 @@
+"""How long one member will take at a batch size: measured at warm-up, corrected online.
+
+There is a *curve* (median duration at each rehearsed batch size, linear in between) and a window of recent *ratios*
+measured / curve. The prediction is the curve times a quantile of the ratios, so one step at any batch size teaches all
+batch sizes: when a noisy neighbour slows the device, a dozen steps are enough to follow, and as many to forget. Ratios
+grow old: a prediction that scared everybody away must not live on because nobody is left to disprove it.
+
+Standard library only; the caller brings the time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+
+from service.engine.recent import RecentQuantile, at_quantile
+
+WINDOW_STEPS = 64
+"""Steps that a prediction looks back on: enough for a 95 % quantile, few enough to follow drift."""
+
+MEMORY_S = 10.0
+"""Age at which a measured ratio no longer counts."""
+
+WORTH_SHARING = 1.25
+"""On one thread a step may take this many times as long as on several, which take from others what they wait for."""
+
+FEW_STEPS = 20
+"""Among fewer, a single slow one is doubted: of a few steps the 95 % quantile is the slowest, and after one hiccup in a
+quiet hour everybody would be turned away until it is forgotten."""
+
+
+class MemberCost:
+    """Predicted duration of one member.
+
+    Args:
+        durations_s: rehearsed durations by batch size.
+        safety: quantile of the ratios that predictions use.
+        rehearsed: whether the durations were measured, and do not only follow from others.
+    """
+
+    def __init__(self, durations_s: Mapping[int, Sequence[float]], safety: float, *, rehearsed: bool = True) -> None:
+        self.rows = tuple(sorted(durations_s))
+        """Rehearsed batch sizes, ascending."""
+        medians: list[float] = []
+        for size in self.rows:
+            # A larger batch never costs less: where noise says so, the curve stays level.
+            medians.append(max(at_quantile(sorted(durations_s[size]), 0.5), *medians[-1:], 1e-9))
+        self.medians_s = tuple(medians)
+        """Median duration at each of them."""
+        ratios = sorted(
+            duration / median for size, median in zip(self.rows, medians, strict=True) for duration in durations_s[size]
+        )
+        self._rehearsed_ratio = at_quantile(ratios, safety)
+        few = FEW_STEPS if rehearsed else 0
+        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, few)
+        self._curve: dict[int, float] = {}
+        self._predicted: dict[int, float] = {}
+        self.ratio = self._rehearsed_ratio
+        """Measured / curve at the safety quantile, as of the latest step."""
+        self.usual = 1.0
+        """The same at the median; may be read from any thread."""
+
+    def curve(self, rows: int) -> float:
+        """Typical seconds for a batch of `rows`, without today's ratio."""
+        seconds = self._curve.get(rows)
+        if seconds is None:
+            seconds = self._curve[rows] = self._interpolate(rows)
+        return seconds
+
+    def _interpolate(self, rows: int) -> float:
+        if rows <= self.rows[0]:
+            return self.medians_s[0]
+        if rows > self.rows[-1]:
+            return self.medians_s[-1] * rows / self.rows[-1]
+        right = bisect_left(self.rows, rows)
+        low, high = self.rows[right - 1], self.rows[right]
+        share = (rows - low) / (high - low)
+        return self.medians_s[right - 1] * (1 - share) + self.medians_s[right] * share
+
+    def usually(self, rows: int) -> float:
+        """Seconds that half of the latest steps took no longer than, for their size; from any thread."""
+        return self.curve(rows) * self.usual
+
+    def on_one_thread(self, rows: int) -> bool:
+        """Whether a step of `rows` rows is to have one thread, whatever was chosen at warm-up; from any thread."""
+        return False
+
+    def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
+        """Learn from a step of `rows` rows that ended at `now`; whether predictions may have changed."""
+        self._ratios.add(duration_s / self.curve(rows), now)
+        return self._refresh(now)
+
+    def predict(self, rows: int, now: float) -> float:
+        """Seconds that a step of `rows` rows will stay within, at the safety quantile."""
+        if now > self._ratios.holds_until:
+            self._refresh(now)
+        # The scheduler asks far more often than the ratio moves.
+        seconds = self._predicted.get(rows)
+        if seconds is None:
+            seconds = self._predicted[rows] = self.curve(rows) * self.ratio
+        return seconds
+
+    @property
+    def holds_until(self) -> float:
+        """Until when predictions stay as they are, unless something is learned."""
+        return self._ratios.holds_until
+
+    def _refresh(self, now: float) -> bool:
+        ratio = self._ratios.get(now)
+        if ratio is None:
+            ratio = self._rehearsed_ratio
+        # Not above the quantile, which may doubt the few steps that there are.
+        self.usual = min(self._ratios.median() or 1.0, ratio)
+        if ratio == self.ratio:
+            return False
+        self.ratio = ratio
+        self._predicted.clear()
+        return True
+
+
+class SharedCost(MemberCost):
+    """Of a member whose work several threads may share.
+
+    On an idle machine, where that was found to pay, it does. But threads that share the work of a step wait for each
+    other, and where the event loop or a neighbour takes one's core all of them do: then a step on one thread is no
+    longer, and leaves the others alone. So what either takes is learned, and compared.
+
+    Args:
+        durations_s: rehearsed durations by batch size, as warm-up has chosen to run it.
+        on_one_thread_s: on one thread.
+        safety: quantile of the ratios that predictions use.
+    """
+
+    def __init__(
+        self,
+        durations_s: Mapping[int, Sequence[float]],
+        on_one_thread_s: Mapping[int, Sequence[float]],
+        safety: float,
+    ) -> None:
+        super().__init__(durations_s, safety)
+        self._alone = MemberCost(on_one_thread_s, safety)
+
+    def on_one_thread(self, rows: int) -> bool:
+        """By what half of the latest steps took no longer than."""
+        return self._alone.usually(rows) <= WORTH_SHARING * super().usually(rows)
+
+    def usually(self, rows: int) -> float:
+        """Of the way that a step would be run; see `MemberCost.usually`."""
+        return self._alone.usually(rows) if self.on_one_thread(rows) else super().usually(rows)
+
+    def predict(self, rows: int, now: float) -> float:
+        """Of the way that a step would be run; see `MemberCost.predict`."""
+        # Both are asked, because both forget what is old.
+        seconds, alone_s = super().predict(rows, now), self._alone.predict(rows, now)
+        return alone_s if self.on_one_thread(rows) else seconds
+
+    def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
+        """Learn of the way that the step was run; see `MemberCost.observe`."""
+        learner = self._alone.observe if on_one_thread else super().observe
+        learner(rows, duration_s, now)
+        return True
+
+    @property
+    def holds_until(self) -> float:
+        """Of both ways; see `MemberCost.holds_until`."""
+        return min(super().holds_until, self._alone.holds_until)
