@@ -120,7 +120,8 @@ class Driver:
     def _let_in(self, now: float) -> None:
         while self._coming < len(self._trace) and self._arrived[self._coming] <= now:
             at = self._coming
-            deadline = Deadline(self._arrived[at], *(self._due[at],) * 3)
+            due = self._due[at]
+            deadline = Deadline(self._arrived[at], at=due, answer_by=due, last=due)
             ticket = Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL, exit=self._exit)
             self._index[ticket] = at
             heapq.heappush(self._timers, (self._due[at], at, ticket))

@@ -137,7 +137,7 @@ class Gate:
         alarm = self._alarms.set(
             ticket.deadline.answer_by,
             last,
-            lambda: _answerable(ticket),
+            lambda: ticket.answerable,
             lambda: self._end(ticket, future, StoppedBy.DEADLINE),
         )
         self._waiting[ticket] = future
@@ -160,7 +160,7 @@ class Gate:
                 # Whoever ended the wait, it was not the worker: what it still holds is of no use to anyone.
                 worker.cancel(ticket, stopped_by)
         published = ticket.published
-        due = ticket.deadline.answer_by if _answerable(ticket) else last
+        due = ticket.deadline.answer_by if ticket.answerable else last
         decided = min(due, self._clock.now()) if ticket.ended is None else ticket.ended
         return Outcome(published, _refine(stopped_by, published, ticket), decided)
 
@@ -244,10 +244,6 @@ class Gate:
         )
 
 
-def _answerable(ticket: Ticket) -> bool:
-    return ticket.published is not None and ticket.published.members >= ticket.member_minimum
-
-
 def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
     if not future.done():
         future.set_result(stopped_by)
@@ -256,7 +252,7 @@ def _set(future: asyncio.Future[StoppedBy], stopped_by: StoppedBy) -> None:
 def _fate(stopped_by: StoppedBy, ticket: Ticket) -> Fate:
     if stopped_by is StoppedBy.ABANDONED:
         return "cancelled"
-    return "answered" if _answerable(ticket) else "failed"
+    return "answered" if ticket.answerable else "failed"
 
 
 def _refine(stopped_by: StoppedBy, published: Published | None, ticket: Ticket) -> StoppedBy:

@@ -22,7 +22,7 @@ MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
 
 WORTH_SHARING = 1.25
-"""On one thread a step may take this many times as long as on several, which take from others what they wait for."""
+"""A step that takes more from others, more threads say, must be faster by this factor."""
 
 FEW_STEPS = 20
 """Among fewer, a single slow one is doubted: of a few steps the 95 % quantile is the slowest, and after one hiccup in a

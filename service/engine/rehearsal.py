@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from service.engine.cost import batch_sizes
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
-from service.engine.member_cost import MemberCost, SharedCost
+from service.engine.member_cost import WORTH_SHARING, MemberCost, SharedCost
 from service.engine.step import Step
 
 UNCOUNTED_RUNS = 4
@@ -25,8 +25,6 @@ TRIALS = 7
 """Counted runs of each way, at most: while they take less than BUDGET_S together."""
 WORTH_SHARING_S = 1e-4
 """What the first way does sooner than this is not tried further: to wake another thread takes half as long."""
-MARGIN = 0.1
-"""A way that takes more from others, more threads say, must take this much less time."""
 
 
 def rehearse(
@@ -86,7 +84,7 @@ class Rehearsal:
             if sum(map(sum, trials_s)) >= BUDGET_S:
                 break
         fastest_s = [min(seconds) for seconds in trials_s]
-        enough_s = min(fastest_s) / (1 - MARGIN)
+        enough_s = min(fastest_s) * WORTH_SHARING
         chosen = next(way for way, seconds in enumerate(fastest_s) if seconds <= enough_s)
         self._executor.choose(step, chosen)
         if chosen:

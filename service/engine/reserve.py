@@ -19,6 +19,7 @@ from service.engine.recent import RecentQuantile
 SHARE, SHARE_OF_TRIES = 0.999, 0.9
 WINDOW_ANSWERS = 1000
 WINDOW_LATELY = 100
+"""Answers that the share of tries is taken of: fewer, because nine in ten are soon known."""
 MEMORY_S = 300.0
 """Long enough for what one burst has taught to be known in the next."""
 UNKNOWN_S = 0.005

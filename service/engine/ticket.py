@@ -153,6 +153,11 @@ class Ticket:
         return len(self.inputs)
 
     @property
+    def answerable(self) -> bool:
+        """Whether it has the members without which there is no answer."""
+        return self.published is not None and self.published.members >= self.member_minimum
+
+    @property
     def in_arrears(self) -> bool:
         """Whether it is a chunk of a stream that has had its answer: its members only catch up."""
         return self.part is not None and self.ended is not None

@@ -199,12 +199,11 @@ class World:
 
     def _time_is_up(self, life: Life) -> None:
         """Who has no answer is waited for a little longer."""
-        ticket, now = life.ticket, self.clock.now()
-        answerable = ticket.published is not None and ticket.published.members >= ticket.member_minimum
-        if answerable or now >= ticket.deadline.last:
+        last = life.ticket.deadline.last
+        if life.ticket.answerable or self.clock.now() >= last:
             self.end(life, StoppedBy.DEADLINE)
         else:
-            self.at(ticket.deadline.last, lambda: self.end(life, StoppedBy.DEADLINE))
+            self.at(last, lambda: self.end(life, StoppedBy.DEADLINE))
 
     def _on_settled(self, settled: Sequence[Settled]) -> None:
         for one in settled:
@@ -250,7 +249,7 @@ class World:
 
     def _keep(self, life: Life) -> None:
         ticket = life.ticket
-        if life.outcome in FINAL or ticket.published is None or ticket.published.members < ticket.member_minimum:
+        if life.outcome in FINAL or not ticket.answerable:
             return
         self.worker.call(lambda: self.executor.detach(ticket))
         self.counts["kept"] += 1
