@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,9 @@ def to_tensor(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[An
     Raises:
         Problem: one of WrongShape, WrongDtype, NotFinite, EmptyBatch, TooManyRows.
     """
+    packed = _pack(values, expected, max_rows)
+    if packed is not None:
+        return packed
     array = _to_array(values, expected, max_rows)
     if array.ndim == 0:
         raise WrongShape(
@@ -59,6 +64,40 @@ def check_unmixed(values: object) -> None:
             kinds.add(type(one))
     if bool in kinds and len(kinds) > 1:
         raise WrongDtype("`inputs` holds truth values among others: send numbers, or truth values only.")
+
+
+def _pack(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[Any] | None:
+    """Nested lists that are as they should be; None for all else, which is then looked at more closely.
+
+    numpy would find out shape and kind one number after the other and convert them afterwards, in twice the time, most
+    of what a request costs the event loop.
+    """
+    dtype = np.dtype(expected.dtype)
+    if not isinstance(values, list) or not 0 < len(values) <= max_rows or dtype.kind == "b":
+        return None
+    try:
+        flat = _flatten(values, expected.shape)
+        if isinstance(flat[0], bool):
+            return None
+        # Both refuse what is of another kind, or has no room in the dtype.
+        content = bytes(flat) if dtype == np.uint8 else struct.pack(f"{len(flat)}{dtype.char}", *flat)
+    except (TypeError, ValueError, OverflowError, struct.error):
+        return None
+    array = np.frombuffer(content, dtype).reshape(len(values), *expected.shape)
+    return array if dtype.kind != "f" or np.isfinite(array).all() else None
+
+
+def _flatten(values: list[Any], shape: tuple[int, ...]) -> list[Any]:
+    """The numbers in samples of a shape, in order.
+
+    Raises:
+        TypeError, ValueError: the samples have another shape.
+    """
+    for size in shape:
+        if set(map(len, values)) != {size}:
+            raise ValueError("ragged, or of another shape")
+        values = list(chain.from_iterable(values))
+    return values
 
 
 def _to_array(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[Any]:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import orjson
 import pytest
 
 from bundle import Tensor
+from bundle.record import DType
 from service.errors import EmptyBatch, NotFinite, Problem, TooManyRows, WrongDtype, WrongShape
 from service.tensors import check_unmixed, to_tensor
 
@@ -23,6 +25,25 @@ def test_good_inputs_come_out_as_the_model_wants_them(values: Any, expected: Ten
     assert array.dtype == expected.dtype
     assert array.flags.c_contiguous
     np.testing.assert_array_equal(array, np.asarray(values, expected.dtype))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (4,), (2, 3), (2, 1, 3)])
+@pytest.mark.parametrize("dtype", get_args(DType))
+def test_a_json_body_gives_the_array_that_it_was_made_from(dtype: DType, shape: tuple[int, ...]):
+    random = np.random.default_rng(0)
+    if np.dtype(dtype).kind == "f":
+        sent = random.normal(scale=1e3, size=(3, *shape)).astype(dtype)
+        sent.flat[0] = np.finfo(dtype).max
+    elif dtype == "bool":
+        sent = random.random((3, *shape)) < 0.5
+    else:
+        known = np.iinfo(dtype)
+        sent = random.integers(known.min, known.max, (3, *shape), dtype=dtype)
+        sent.flat[0], sent.flat[-1] = known.min, known.max
+    got = to_tensor(orjson.loads(orjson.dumps(sent.tolist())), Tensor(name="x", dtype=dtype, shape=shape), max_rows=3)
+    assert got.flags.c_contiguous
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, sent)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +68,10 @@ def test_good_inputs_come_out_as_the_model_wants_them(values: Any, expected: Ten
         ([[[0.5, 1], [2, 3]]], PIXELS, WrongDtype, "holds fractions"),
         ([[[0, 256], [1, 2]]], PIXELS, WrongDtype, "from 0 to 256.*expected 0 to 255"),
         ([[[-1, 2], [1, 2]]], PIXELS, WrongDtype, "from -1 to 2"),
+        ([[[True, False], [True, True]]], PIXELS, WrongDtype, "holds booleans"),
+        ([[[None, 1], [1, 2]]], PIXELS, WrongDtype, "holds null"),
+        ([["ab", "cd"]], PIXELS, WrongDtype, "holds strings|has shape"),
+        ([{"a": 1, "b": 2}] * 2, PIXELS, Problem, "`inputs`"),
         ([[1, 2, 3]] * 9, FLOATS, TooManyRows, "9 samples .* at most 8"),
         # The first tells: the others are not looked at.
         ([[1, 2, 3], *[[]] * 8], FLOATS, TooManyRows, "9 samples .* at most 8"),
