@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from service.access import PROBES
 from service.connection import CONNECTION, Connection
+from service.corked import Corked
 from service.engine.deadline import Clock
 from service.errors import (
     HeadTooLarge,
@@ -176,7 +177,10 @@ class BoundedProtocol(HttpToolsProtocol):
         # Here, because its task may have to wait for the loop's other work.
         clock, received_ns = self._clock, self.received_ns
         self.scope["state"][ARRIVED] = clock.now() if received_ns is None else clock.at_wall(received_ns)
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before:
+            self.cycle.transport = Corked(self.transport, self.cycle)  # type: ignore[assignment]
         self._receiving = _Receiving.BODY
         self._received = 0
 
