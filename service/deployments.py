@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle import Bundle, BundleNotFound, Manifest, list_names, open_bundle
@@ -21,21 +21,20 @@ class Deployment:
     """Requests in flight and kept states that need its members."""
     retired: bool = False
     """Whether it takes no new requests: it leaves the device with its last lease."""
+    manifest: Manifest = field(init=False)
+    """What the bundle says of itself."""
+    key: str = field(init=False)
+    """`name/version`: what the engine and the metrics call it."""
+
+    def __post_init__(self) -> None:
+        # Looked up by every request, several times.
+        self.manifest = self.bundle.manifest
+        self.key = f"{self.manifest.name}/{self.manifest.version}"
 
     @classmethod
     def of(cls, bundle: Bundle) -> Deployment:
         """Serve an opened bundle."""
         return cls(bundle, Profile.of(bundle.manifest))
-
-    @property
-    def manifest(self) -> Manifest:
-        """What the bundle says of itself."""
-        return self.bundle.manifest
-
-    @property
-    def key(self) -> str:
-        """`name/version`: what the engine and the metrics call it."""
-        return f"{self.manifest.name}/{self.manifest.version}"
 
 
 class Deployments:

@@ -21,6 +21,8 @@ SO_TIMESTAMPNS = 35
 
 TIMESPEC = struct.Struct("@ll")
 ANCILLARY_BYTES = socket.CMSG_SPACE(TIMESPEC.size)
+PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
+"""A plain number: as an enumeration it would be put together anew each time."""
 BUFFER_BYTES = 2**18
 
 
@@ -84,7 +86,7 @@ class Receiver(asyncio.BufferedProtocol):
 def received_ns(connected: socket.socket) -> int | None:
     """When the kernel received the socket's first unread byte, by the wall clock; None where it does not say."""
     try:
-        _, ancillary, _, _ = connected.recvmsg(1, ANCILLARY_BYTES, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        _, ancillary, _, _ = connected.recvmsg(1, ANCILLARY_BYTES, PEEK)
     except OSError:
         # Nothing there, or broken: the read that follows will say which.
         return None

@@ -10,6 +10,8 @@ from service.schema import Answered, Asked, Output, example
 
 Value = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 """What a float32 can hold."""
+Outputs = Annotated[list[Output], Field(strict=False, json_schema_extra={"default": []})]
+"""Its default comes from a factory: pydantic copies a list that is one, deeply and in Python, for every request."""
 Rows = Annotated[
     Any,
     WithJsonSchema({"type": "array", "items": {}, "minItems": 1}),
@@ -40,7 +42,7 @@ class Knobs(Asked):
     answer is not that of the whole ensemble is bounded by it. Not together with `exit_confidence`."""
     priority: Annotated[int, Field(ge=0, le=9)] = 0
     """Under load, higher ones are answered first, and each level counts twice as much when refinements compete."""
-    outputs: Annotated[list[Output], Field(strict=False)] = []
+    outputs: Outputs = Field(default_factory=list)
     """What each prediction of a classifier holds beside class, index and confidence."""
     keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Keep the state for this long, so that POST /predict/{request_id}/continue can go on from this answer."""
@@ -55,7 +57,7 @@ class ContinueRequest(Asked):
     """Milliseconds from the arrival of this request's head to its answer. Absent: all members are run."""
     max_members: Annotated[int, Field(ge=1)] | None = None
     """Run no more members than this, those of the earlier answers included."""
-    outputs: Annotated[list[Output], Field(strict=False)] = []
+    outputs: Outputs = Field(default_factory=list)
     """What each prediction of a classifier holds beside class, index and confidence."""
     keep_ms: Annotated[float | None, Field(json_schema_extra={"exclusiveMinimum": 0})] = None
     """Keep the state on for this long. Absent: this is the last time it is continued."""

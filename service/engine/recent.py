@@ -63,11 +63,11 @@ class RecentQuantile:
         return at_quantile(self._ordered, 0.5) if self._ordered else None
 
     def _believed(self) -> Sequence[float]:
+        if len(self._ordered) >= self._few or self._in_succession:
+            return self._ordered
         *others, largest = self._ordered
         single = largest > self._prior and (not others or others[-1] <= self._prior)
-        if len(self._ordered) >= self._few or self._in_succession or not single:
-            return self._ordered
-        return [*others, self._prior]
+        return [*others, self._prior] if single else self._ordered
 
     def _forget_oldest(self) -> None:
         _, value = self._timed.popleft()

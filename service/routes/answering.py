@@ -188,36 +188,38 @@ def answers(published: Published, manifest: Manifest, outputs: set[str]) -> dict
 
 def predictions(published: Published, manifest: Manifest, outputs: set[str]) -> list[dict[str, Any]]:
     """One `Prediction` per row, numpy rows inside."""
-    logits = published.logits
-    found = probabilities(published, manifest)
-    winners = logits.argmax(axis=1)
-    confidences = found[np.arange(len(winners)), winners]
+    weights, totals = _softmax(published, manifest)
+    # The largest weight of a row, its winner's, is 1.
+    winners, confidences = published.logits.argmax(axis=1).tolist(), (1 / totals).tolist()
     rows: list[dict[str, Any]] = [
         {"class": manifest.classes[index], "index": index, "confidence": confidence}
-        for index, confidence in zip(winners.tolist(), confidences.tolist(), strict=True)
+        for index, confidence in zip(winners, confidences, strict=True)
     ]
     members: list[int] = published.members_by_row.tolist()
     if len(set(members)) > 1:
         for prediction, used in zip(rows, members, strict=True):
             prediction["members_used"] = used
-    for name, values in (("probabilities", found), ("logits", logits)):
-        if name in outputs:
-            for prediction, row in zip(rows, values, strict=True):
-                prediction[name] = row
+    if "probabilities" in outputs:
+        for prediction, row in zip(rows, weights / totals[:, None], strict=True):
+            prediction["probabilities"] = row
+    if "logits" in outputs:
+        for prediction, row in zip(rows, published.logits, strict=True):
+            prediction["logits"] = row
     return rows
 
 
 def probabilities(published: Published, manifest: Manifest) -> npt.NDArray[np.float32]:
-    """Calibrated: each row's logits over the temperature of its prefix, (rows, classes)."""
-    temperatures = np.array([prefix.temperature for prefix in manifest.prefixes], np.float32)
-    return softmax(published.logits / temperatures[published.members_by_row - 1, None])
+    """Calibrated: softmax of each row's logits over the temperature of its prefix, (rows, classes)."""
+    weights, totals = _softmax(published, manifest)
+    return weights / totals[:, None]
 
 
-def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Probabilities over the last axis."""
-    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    result: npt.NDArray[np.float32] = exponentials / exponentials.sum(axis=-1, keepdims=True)
-    return result
+def _softmax(published: Published, manifest: Manifest) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Calibrated probabilities before they are scaled, 1 for each row's winner, (rows, classes), and their sums."""
+    logits, used = published.logits, published.members_by_row.tolist()
+    temperatures = [manifest.prefixes[members - 1].temperature for members in used]
+    weights = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.array(temperatures, np.float32)[:, None])
+    return weights, weights.sum(axis=1)
 
 
 def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:
