@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import batch_sizes
+from service.engine.cost import CostModel, batch_sizes
 from service.engine.member_cost import MEMORY_S, MemberCost, SharedCost
 from service.engine.recent import at_quantile
 from service.engine.wave_costs import WaveCosts
@@ -149,6 +151,28 @@ def test_one_thread_that_is_slowed_more_gives_way():
         cost.observe(1, 0.030, now=0.0, on_one_thread=True)
     assert not cost.on_one_thread(1)
     assert cost.predict(1, 0.0) == pytest.approx(0.020)
+
+
+def test_whoever_asks_all_the_time_is_told_what_one_who_asks_for_the_first_time_is():
+    random, asked, seen = Random(0), CostModel(), []
+    asked.add("model", [shared(), steady()])
+    chosen = set()
+    for step in range(120):
+        # Now and then so long after the last one that all is forgotten.
+        now = step * 0.2 + step // 40 * 2 * MEMORY_S
+        rows, duration_s, on_one_thread = random.choice([1, 4]), random.uniform(0.008, 0.050), random.random() < 0.5
+        seen.append((rows, duration_s, now, on_one_thread))
+        asked.observe("model", 0, rows, duration_s, now, on_one_thread=on_one_thread)
+        fresh = shared()
+        for before in seen:
+            fresh.observe(*before[:3], on_one_thread=before[3])
+        for size in (1, 2, 4):
+            later = now + random.choice([0.0, 0.1])
+            assert asked.predict_each("model", size, later)[0] == fresh.predict(size, later)
+            assert asked.on_one_thread("model", 0, size) == fresh.on_one_thread(size)
+            assert asked.usually("model", 0, size) == fresh.usually(size)
+            chosen.add((size, fresh.on_one_thread(size)))
+    assert len(chosen) == 6, "either way was best for each size"
 
 
 def test_a_part_of_a_wave_takes_its_share_until_it_has_been_run():
