@@ -17,8 +17,9 @@ help: ## show this list
 demo: .venv/.installed ## train on real digits, serve, and show accuracy against deadline
 	$(BIN)/python -m benchmarks.demo
 
+# No more processes than four: those that train have threads of their own.
 test: lint ## lint, type-check and test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist worksteal
 
 fuzz: .venv/.installed ## run the property tests on examples that differ each time
 	$(BIN)/python -m pytest -q -m hypothesis --hypothesis-profile=default
