@@ -69,8 +69,7 @@ def check_unmixed(values: object) -> None:
 def _pack(values: object, expected: Tensor, max_rows: int) -> npt.NDArray[Any] | None:
     """Nested lists that are as they should be; None for all else, which is then looked at more closely.
 
-    numpy would find out shape and kind one number after the other and convert them afterwards, in twice the time, most
-    of what a request costs the event loop.
+    numpy would find out shape and kind one number after the other and convert them afterwards, in twice the time.
     """
     dtype = np.dtype(expected.dtype)
     if not isinstance(values, list) or not 0 < len(values) <= max_rows or dtype.kind == "b":

@@ -139,23 +139,21 @@ class SharedCost(MemberCost):
     ) -> None:
         super().__init__(durations_s, safety)
         self._alone = MemberCost(on_one_thread_s, safety)
-        self._chosen: dict[int, bool] = {}
-        """What `on_one_thread` says of the batch sizes that were asked for: far more often than a step ends."""
+        self._times: dict[int, float] = {}
+        """By rows: how many times as long one thread takes, by warm-up."""
 
     def on_one_thread(self, rows: int) -> bool:
         """By what half of the latest steps took no longer than."""
-        chosen = self._chosen.get(rows)
-        if chosen is None:
-            chosen = self._chosen[rows] = self._choose(rows)
-        return chosen
+        # Asked with each prediction, which the scheduler wants far more often than a step ends.
+        times = self._times.get(rows)
+        if times is None:
+            times = self._times[rows] = self._alone.curve(rows) / self.curve(rows)
+        return times <= self._worth()
 
-    def _choose(self, rows: int) -> bool:
-        return self._alone.usually(rows) <= WORTH_SHARING * super().usually(rows)
-
-    def _choose_anew(self) -> bool:
-        """Whether another way is best for a batch size now."""
-        before, self._chosen = self._chosen, {rows: self._choose(rows) for rows in list(self._chosen)}
-        return self._chosen != before
+    def _worth(self) -> float:
+        """How many times as long one thread may take by warm-up to be better now."""
+        # A coarse clock may find that steps take no time.
+        return WORTH_SHARING * self.usual / max(self._alone.usual, 1e-9)
 
     def usually(self, rows: int) -> float:
         """Of the way that a step would be run; see `MemberCost.usually`."""
@@ -163,18 +161,16 @@ class SharedCost(MemberCost):
 
     def predict(self, rows: int, now: float) -> float:
         """Of the way that a step would be run; see `MemberCost.predict`."""
-        old = now > self.holds_until
         # Both are asked, because both forget what is old.
         seconds, alone_s = super().predict(rows, now), self._alone.predict(rows, now)
-        if old:
-            self._choose_anew()
         return alone_s if self.on_one_thread(rows) else seconds
 
     def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
         """Learn of the way that the step was run; see `MemberCost.observe`."""
         learner = self._alone.observe if on_one_thread else super().observe
-        changed = learner(rows, duration_s, now)
-        return self._choose_anew() or changed
+        before, changed = self._worth(), learner(rows, duration_s, now)
+        low, high = sorted((before, self._worth()))
+        return changed or any(low < times <= high for times in list(self._times.values()))
 
     @property
     def holds_until(self) -> float:
