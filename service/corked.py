@@ -1,7 +1,7 @@
 """The head and the body of an answer go out together: one call to the system, and the client is woken once.
 
 uvicorn writes an answer's head when it is known, and its body after it. Where both are there at once that is a packet
-too many, and on a busy machine it costs the event loop and the client a good part of the request.
+too many.
 """
 
 from __future__ import annotations
