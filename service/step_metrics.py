@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from service.buckets import ROWS, SECONDS
 from service.engine.step import Step
@@ -16,6 +16,7 @@ class _Series:
 
     duration: list[Histogram]
     rows: list[Histogram]
+    given_up: list[Counter]
 
 
 class StepMetrics:
@@ -32,6 +33,12 @@ class StepMetrics:
         self._rows = Histogram(
             "anytime_batch_rows", "Rows in a step.", ("model", "member"), buckets=ROWS, registry=registry
         )
+        self._given_up = Counter(
+            "anytime_steps_given_up",
+            "Optional steps ended early for a request that came.",
+            ("model", "member"),
+            registry=registry,
+        )
         self._series: dict[str, _Series] = {}
 
     def serve(self, model: str, members: int) -> None:
@@ -39,18 +46,22 @@ class StepMetrics:
         self._series[model] = _Series(
             [self._duration.labels(model, member) for member in range(members)],
             [self._rows.labels(model, member) for member in range(members)],
+            [self._given_up.labels(model, member) for member in range(members)],
         )
 
     def forget(self, model: str) -> None:
         """Drop the series of a model that has been unloaded."""
         self._series.pop(model, None)
-        for instrument in (self._duration, self._rows):
+        for instrument in (self._duration, self._rows, self._given_up):
             instrument.remove_by_labels({"model": model})
 
-    def done(self, step: Step, duration_s: float) -> None:
-        """A step has been run; rehearsals on nobody's rows are left out."""
+    def done(self, step: Step, duration_s: float | None) -> None:
+        """A step has been run, or given up if it has no duration; rehearsals on nobody's rows are left out."""
         series = self._series.get(step.model)
         if not step.tickets or series is None:
+            return
+        if duration_s is None:
+            series.given_up[step.member].inc()
             return
         if step.width > 1:
             self._duration.labels(step.model, f"{step.member}-{step.members[-1]}").observe(duration_s)

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from benchmarks.simulation.world import EDGES, MAX_BATCH_ROWS, MEMBER_S, World, cost_model, seconds
 from service.engine.deadline import Deadline
+from service.engine.preemption import Preemption
 from service.engine.scheduler import Scheduler
-from service.engine.step import Step
+from service.engine.step import Running, Step
 from service.engine.ticket import Exit, StoppedBy, Ticket
 
 Floats = npt.NDArray[np.float64]
@@ -21,6 +22,10 @@ TOTAL = len(MEMBER_S)
 ONE_ROW = np.zeros((1, 0), np.float32)
 NOBODY = np.zeros(0, np.intp)
 ROUNDING_S = 1e-9
+
+HALT_LASTS_S = 5e-4
+"""From the call until a step that is given up has ended: medians of 40 steps of 2 ms and of 14 ms, on one thread and on
+two, were 0.46 to 0.62 ms (AMD EPYC, 2 cores, 2026-11-28)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,8 @@ class Served:
     steps: int
     rows: int
     elapsed_s: float
+    given_up: int = 0
+    """Steps that were ended early, ours only; not among `steps`."""
     scheduling_s: float = 0.0
     """Processor time spent in the scheduler's decisions, ours only."""
 
@@ -84,6 +91,7 @@ class Driver:
         self._profile = world.profile()
         self._costs = cost_model(MODEL)
         self._engine = Scheduler(self._costs, MAX_BATCH_ROWS)
+        self._preemption = Preemption(self._costs)
         self._noise, self._random = noise, np.random.default_rng(2)
         self._index: dict[Ticket, int] = {}
         self._timers: list[tuple[float, int, Ticket]] = []
@@ -111,22 +119,49 @@ class Driver:
             events = [self._arrived[self._coming]] if self._coming < len(self._trace) else []
             events += [due for due, _, _ in self._timers[:1]]
             return max(now, min(events)) + 1e-9 if events else now
-        if self._noise == 0.0:
-            return self._finish(step, now + seconds(step.member, step.rows)) if step.tickets else now
-        duration_s = seconds(step.member, step.rows) * self._random.lognormal(0.0, self._noise)
-        self._costs.observe(MODEL, step.member, step.rows, duration_s, now + duration_s)
+        return self._run(step, now)
+
+    def _run(self, step: Step, now: float) -> float:
+        """Run a step, and return when it has ended."""
+        if self._noise == 0.0 and not step.tickets:
+            return now
+        noise = self._random.lognormal(0.0, self._noise) if self._noise else 1.0
+        duration_s = seconds(step.member, step.rows) * noise
+        given_up_at = self._given_up_at(step, now, now + duration_s)
+        if given_up_at is not None:
+            self.served.given_up += 1
+            self._engine.give_up(step.tickets, given_up_at)
+            return given_up_at
+        if self._noise:
+            self._costs.observe(MODEL, step.member, step.rows, duration_s, now + duration_s)
         return self._finish(step, now + duration_s)
+
+    def _given_up_at(self, step: Step, began: float, end: float) -> float | None:
+        """When the step will have ended early for somebody who comes while it runs; None: nobody has it given up."""
+        if step.halt is None:
+            return None
+        running = Running(began + self._costs.predict(MODEL, step.member, step.rows, began), step, began)
+        for at in range(self._coming, len(self._trace)):
+            arrived = self._arrived[at]
+            if arrived + HALT_LASTS_S >= end:
+                break
+            if self._preemption.halt(running, self._ticket(at), arrived) is not None:
+                return float(arrived + HALT_LASTS_S)
+        return None
 
     def _let_in(self, now: float) -> None:
         while self._coming < len(self._trace) and self._arrived[self._coming] <= now:
             at = self._coming
-            due = self._due[at]
-            deadline = Deadline(self._arrived[at], at=due, answer_by=due, last=due)
-            ticket = Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL, exit=self._exit)
+            ticket = self._ticket(at)
             self._index[ticket] = at
             heapq.heappush(self._timers, (self._due[at], at, ticket))
             self._engine.admit(ticket, now)
             self._coming += 1
+
+    def _ticket(self, at: int) -> Ticket:
+        due = self._due[at]
+        deadline = Deadline(self._arrived[at], at=due, answer_by=due, last=due)
+        return Ticket("", MODEL, ONE_ROW, deadline, self._profile, TOTAL, TOTAL, exit=self._exit)
 
     def _expire(self, now: float) -> None:
         """The gate's timers."""

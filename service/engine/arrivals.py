@@ -1,8 +1,8 @@
 """What a step would cost requests that have not come yet: learned from those that have. Standard library only.
 
-A step cannot be interrupted. Whoever arrives while it runs waits for its end, and that may leave no time for the
-first member, so that there is no answer, or none for a large last one. How often that happens follows from the rate
-of arrivals and their budgets.
+A step is ended early only at the loss of all it has done (`preemption`). Whoever arrives while it runs waits for its
+end as a rule, and that may leave no time for the first member, so that there is no answer, or none for a large last
+one. How often that happens follows from the rate of arrivals and their budgets.
 """
 
 from __future__ import annotations

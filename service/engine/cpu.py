@@ -27,6 +27,7 @@ class CpuExecutor:
     """
 
     provider = CPU[0]
+    halts = True
     ungraphed = 0
 
     def __init__(self, threads: int | None = None, *, side_by_side: bool = False) -> None:

@@ -57,6 +57,8 @@ class DeviceExecutor:
         self.provider = provider[0]
         # All sessions share one stream, on which nothing overlaps.
         self.lanes = None
+        # A graph is replayed to its end.
+        self.halts = False
         self._provider, self._device = provider, device
         self._models: dict[str, _Model] = {}
         self._chunks: dict[str, list[ChunkMember]] = {}

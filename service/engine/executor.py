@@ -37,6 +37,9 @@ class Executor(Protocol):
     provider: str
     """onnxruntime's name of the execution provider in use."""
 
+    halts: bool
+    """Whether it ends a run early when the step's `halt` is called; else the run goes on to its end."""
+
     @property
     def ungraphed(self) -> int:
         """Members that run without CUDA graphs on a device that has them; each has been warned of in the log."""
@@ -67,8 +70,8 @@ class Executor(Protocol):
 
         Leaves in each ticket's `activations` what later members will read of its rows, and takes out what
         none of them needs any more. Of a stream it runs one chunk, and stages what that gave. A step without tickets
-        runs on zeros and leaves nothing. A step that raises has changed nothing: it can be run again with fewer
-        tickets.
+        runs on zeros and leaves nothing. A step that raises, because it is to end early or for any other reason, has
+        changed nothing: it can be run again, with fewer tickets too.
         """
 
     def ways(self, model: str, member: int) -> int:

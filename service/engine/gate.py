@@ -17,7 +17,8 @@ from typing import Literal, Protocol
 from service.engine.alarm import Alarms
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.step import Settled, Step
+from service.engine.preemption import Preemption
+from service.engine.step import IDLE, Running, Settled, Step
 from service.engine.ticket import Published, StoppedBy, Ticket
 from service.engine.turns import Turns
 from service.engine.worker import Worker
@@ -68,6 +69,7 @@ class Gate:
         max_batch_rows: int,
     ) -> None:
         self._costs = costs
+        self._preemption = Preemption(costs)
         self._clock = clock
         self._max_queue_rows = max_queue_rows
         self._max_queue_s = max_queue_s
@@ -112,7 +114,7 @@ class Gate:
     async def answer(
         self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
     ) -> Outcome:
-        """Run the ticket through the worker and wait for its outcome.
+        """Run the ticket through the worker and wait for its outcome; a running step may be given up for it.
 
         Args:
             ticket: the request.
@@ -124,7 +126,9 @@ class Gate:
             QueueFull: the rows do not fit into the queue, or come too late to be answered behind it.
         """
         watcher = asyncio.ensure_future(hung_up)
-        refusal = self._refusal(ticket, worker)
+        running = worker.running
+        halt = self._preemption.halt(running, ticket, self._clock.now())
+        refusal = self._refusal(ticket, running if halt is None else IDLE)
         if refusal is not None:
             watcher.cancel()
             raise refusal
@@ -146,6 +150,8 @@ class Gate:
         if books is not None:
             books.admitted()
         worker.submit(ticket)
+        if halt is not None:
+            halt()
         stopped_by = StoppedBy.ABANDONED
         try:
             stopped_by = await future
@@ -174,11 +180,11 @@ class Gate:
         """End a wait, when it is its answer's turn."""
         self.turns.answer(ticket.deadline.answer_by, lambda: _set(future, stopped_by))
 
-    def _refusal(self, ticket: Ticket, worker: Worker) -> QueueFull | None:
+    def _refusal(self, ticket: Ticket, running: Running) -> QueueFull | None:
         backlog_s = self._backlog_s()
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)
-        now, due, running = self._clock.now(), ticket.deadline.last, worker.running
+        now, due = self._clock.now(), ticket.deadline.last
         hopeful = max(now, running.until) + self._mandatory_before_s(ticket, now, running.step) <= due
         # Who is hopeless on an idle device too is let in: the scheduler says so, and whether it still is.
         own = ticket.model, 0, ticket.member_minimum

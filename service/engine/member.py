@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime as ort
 
 from bundle import Bundle
+from service.engine.halt import Halt
 from service.engine.host_rows import Array, HostRows, gather
 from service.engine.providers import CPU, open_member
 from service.engine.step import Step
@@ -32,7 +34,7 @@ class CpuMember:
 
     def run(self, step: Step) -> Logits:
         """Run on the rows of the step's tickets; see `Executor.run`."""
-        outputs = self.compute(self.feed(step), whole=bool(step.tickets))
+        outputs = self.compute(self.feed(step), whole=bool(step.tickets), halt=step.halt)
         self.hand_out(step, outputs)
         logits: Logits = outputs[self.logits]
         return logits
@@ -52,24 +54,24 @@ class CpuMember:
             feed[self._input.name] = _stack([ticket.inputs for ticket in step.tickets])
         return feed
 
-    def compute(self, feed: Arrays, *, whole: bool) -> Arrays:
+    def compute(self, feed: Arrays, *, whole: bool, halt: Halt | None = None) -> Arrays:
         """The outputs by name, on any thread: the logits, and if `whole` what later members read."""
         names = self._fetched if whole else self._fetched[:1]
-        return dict(zip(names, self._session.run(names, feed), strict=True))
+        return dict(zip(names, self._session.run(names, feed, _options(halt)), strict=True))
 
     def room(self, rows: int, *, whole: bool) -> Arrays:
         """Arrays for what `compute` gives, still empty."""
         names = self._fetched if whole else self._fetched[:1]
         return {name: np.empty((rows, *self._outputs[name].shape), self._outputs[name].dtype) for name in names}
 
-    def compute_into(self, outputs: Arrays, feed: Arrays) -> None:
+    def compute_into(self, outputs: Arrays, feed: Arrays, halt: Halt | None = None) -> None:
         """Fill `outputs`, rows of what `room` made, from the same rows of what the session reads; on any thread."""
         binding = self._session.io_binding()
         for name, values in feed.items():
             binding.bind_cpu_input(name, values)
         for name, values in outputs.items():
             binding.bind_output(name, "cpu", 0, values.dtype, values.shape, values.ctypes.data)
-        self._session.run_with_iobinding(binding)
+        self._session.run_with_iobinding(binding, _options(halt))
 
     def hand_out(self, step: Step, outputs: Arrays) -> None:
         """Leave each ticket its rows of what later members read, and take from it what none reads any more."""
@@ -81,6 +83,15 @@ class CpuMember:
             for key in self._forgotten:
                 del ticket.activations[key]
             start = stop
+
+
+def _options(halt: Halt | None) -> ort.RunOptions | None:
+    """Of one run: onnxruntime looks before each operator whether it is to end, and raises then."""
+    if halt is None:
+        return None
+    options = ort.RunOptions()
+    halt.bind(lambda: setattr(options, "terminate", True))
+    return options
 
 
 def _stack(parts: list[Array]) -> Array:

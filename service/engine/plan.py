@@ -56,3 +56,33 @@ def best_move(ticket: Ticket, slack_s: float, seconds: Sequence[float]) -> Move 
     if member < 0:
         return None
     return Move(member, rate * 2.0**ticket.priority if ticket.priority else rate, best_s)
+
+
+def reach(ticket: Ticket, begin: float, seconds: Sequence[float]) -> float:
+    """Right answers expected of a request that is begun at an instant and has the device to itself.
+
+    Args:
+        ticket: a request at any depth.
+        begin: the instant.
+        seconds: predicted duration of each member on the ticket's rows.
+
+    Returns:
+        The most of any depth that it may have and can reach in time; its present ones if there is none, and 0 as long
+        as it has no answer. Times 2 for each level of priority.
+    """
+    depth, expected, needed = ticket.depth, ticket.expected, ticket.member_minimum
+    best, spent_s, mandatory_s = expected[0] if depth >= needed else 0.0, 0.0, 0.0
+    slack_s, last_slack_s = ticket.deadline.slack(begin), ticket.deadline.last - begin
+    for target in range(depth, ticket.member_limit):
+        spent_s += seconds[target]
+        # A first answer is worth trying for longer than a better one.
+        if spent_s > (last_slack_s if target < needed else slack_s):
+            break
+        if target < needed:
+            mandatory_s = spent_s
+        if target + 1 >= needed:
+            best = max(best, expected[target + 1 - depth])
+    last = ticket.members_total - 1
+    if ticket.member_limit > last >= needed and ticket.profile.jumps and mandatory_s + seconds[last] <= slack_s:
+        best = max(best, expected[-1])
+    return best * 2.0**ticket.priority if ticket.priority else best

@@ -13,6 +13,7 @@ optional.
 - A member that is predicted to end after a request's deadline is not started for it. A mandatory one is not turned
   away before it is more likely than not to end too late, and runs behind those that are sure to be in time.
 - Members without a path between them may share an optional step, side by side (`width`).
+- An optional step that runs is given up for a newcomer who would lose more by waiting for its end (`preemption`).
 
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
 those to come. What a step may cost those ranks it, no more.
@@ -34,6 +35,7 @@ from collections.abc import Iterable, Sequence
 from service.engine.arrears import Arrears
 from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
+from service.engine.halt import Halt
 from service.engine.mandatory import PATIENCE_S, Mandatory
 from service.engine.optional import Optional
 from service.engine.predictions import Predictions
@@ -47,7 +49,7 @@ REHEARSAL_INTERVAL_S = 1.0
 
 
 class Scheduler:
-    """The policy as a state machine: admit, next_step, complete or fail, cancel; `take_settled` after each."""
+    """The policy as a state machine: admit, next_step, complete, fail or give_up, cancel; `take_settled` after each."""
 
     def __init__(self, costs: CostModel, max_batch_rows: int) -> None:
         self._max_batch_rows = max_batch_rows
@@ -80,7 +82,7 @@ class Scheduler:
         self._enqueue_or_settle(ticket, now)
 
     def next_step(self, now: float) -> Step | None:
-        """What to run now; None while there is nothing to do. The step must be completed or failed."""
+        """What to run now; None while there is nothing to do. The step must be completed, failed or given up."""
         self._lose_patience(now)
         while (urgent := self._mandatory.most_urgent()) is not None:
             batch = self._mandatory.batch(urgent, now)
@@ -92,7 +94,10 @@ class Scheduler:
         if valuable is not None:
             key, rate_elsewhere = valuable
             refined = self._optional.batch(key, rate_elsewhere, now)
-            return _step(key, refined, self._width.of(key, refined, now, alone=not self.waiting))
+            step = _step(key, refined, self._width.of(key, refined, now, alone=not self.waiting))
+            # The lanes of a wave, and what a stream remembers, are not given up half-way.
+            may_be_given_up = step.width == 1 and refined[0].part is None
+            return step._replace(halt=Halt()) if may_be_given_up else step
         if self._arrears:
             return _catch_up(self._arrears.take(first=False))
         return self._next_rehearsal(now)
@@ -104,6 +109,11 @@ class Scheduler:
                 self._arrears.add(ticket)
             else:
                 self._enqueue_or_settle(ticket, now)
+
+    def give_up(self, tickets: Iterable[Ticket], now: float) -> None:
+        """The step of these tickets was ended early: they wait as before, for as long as there is time for more."""
+        for ticket in tickets:
+            self._enqueue_or_settle(ticket, now)
 
     def fail(self, tickets: Iterable[Ticket]) -> None:
         """The member failed on the rows of these tickets: each keeps the prefix it had."""

@@ -35,14 +35,14 @@ class SpreadMember:
         """Run on the rows of the step's tickets; see `Executor.run`."""
         member = self._member
         feed, outputs = member.feed(step), member.room(step.rows, whole=bool(step.tickets))
-        self._fill(feed, outputs, step.rows)
+        self._fill(feed, outputs, step)
         member.hand_out(step, outputs)
         logits: Logits = outputs[member.logits]
         return logits
 
-    def _fill(self, feed: Arrays, outputs: Arrays, rows: int) -> None:
-        size = -(-rows // (self._threads * BLOCKS_A_THREAD))
-        blocks = deque(slice(start, start + size) for start in range(0, rows, size))
+    def _fill(self, feed: Arrays, outputs: Arrays, step: Step) -> None:
+        size = -(-step.rows // (self._threads * BLOCKS_A_THREAD))
+        blocks = deque(slice(start, start + size) for start in range(0, step.rows, size))
 
         def work() -> None:
             while True:
@@ -53,6 +53,7 @@ class SpreadMember:
                 self._member.compute_into(
                     {name: values[block] for name, values in outputs.items()},
                     {name: values[block] for name, values in feed.items()},
+                    step.halt,
                 )
 
         helpers = [self._pool.submit(work) for _ in range(min(self._threads, len(blocks)) - 1)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from service.engine.halt import Halt
 from service.engine.ticket import StoppedBy, Ticket
 
 Key = tuple[str, int]
@@ -21,6 +22,8 @@ class Step(NamedTuple):
     """Members of a wave that run side by side, `member` and those that follow it."""
     on_one_thread: bool = False
     """Whether it is to take as little from others as it can; else it runs as warm-up has chosen."""
+    halt: Halt | None = None
+    """How to give it up for somebody who comes while it runs; None: it runs to its end."""
 
     @property
     def members(self) -> range:
@@ -34,6 +37,8 @@ class Running(NamedTuple):
     until: float
     """When it is predicted to end; it may be later than that."""
     step: Step | None
+    began: float = 0.0
+    """When it has begun."""
 
 
 IDLE = Running(0.0, None)

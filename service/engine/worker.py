@@ -67,7 +67,7 @@ class Worker:
         costs: learns from every step.
         clock: the scheduler's `now`.
         on_settled: called on the worker's thread with the requests that get no further member.
-        on_step: called on the worker's thread with each finished step and its seconds.
+        on_step: called on the worker's thread with each step that has ended, and its seconds; None: it was given up.
         on_death: called on the worker's thread when a bug ends it; requests in flight are settled after that.
     """
 
@@ -78,7 +78,7 @@ class Worker:
         costs: CostModel,
         clock: Clock,
         on_settled: Callable[[Sequence[Settled]], None],
-        on_step: Callable[[Step, float], None],
+        on_step: Callable[[Step, float | None], None],
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         self._executor = executor
@@ -253,12 +253,19 @@ class Worker:
         if step.width > 1:
             self._run_wave(step, started)
             return
-        self.running = Running(started + self._costs.predict(step.model, step.member, step.rows, started), step)
+        if not self._executor.halts:
+            step = step._replace(halt=None)
+        until = started + self._costs.predict(step.model, step.member, step.rows, started)
+        self.running = Running(until, step, started)
         step = step._replace(on_one_thread=self._costs.on_one_thread(step.model, step.member, step.rows))
         try:
             logits = self._executor.run(step)
         except Exception as error:
-            self._recover(step, error)
+            if step.halt is not None and step.halt.called:
+                self._scheduler.give_up(step.tickets, self._clock.now())
+                self._on_step(step, None)
+            else:
+                self._recover(step, error)
             return
         finally:
             # However wrong the prediction was, nobody is refused because of a step that has ended.

@@ -135,6 +135,24 @@ def test_a_static_server_drops_the_hopeless_and_gives_the_others_its_time(world:
     assert static(trace, CHOICES[TEACHER], fifo=True).depth.tolist() == [0, 0], "a plain one tries both"
 
 
+def test_a_running_teacher_is_given_up_for_who_would_have_none_behind_it(world: World):
+    """Unsure ones with 18 ms left go straight to the teacher; 5 ms later others come who have time for that, just."""
+    arrived, random = np.arange(400) * 1.0, np.random.default_rng(0)
+    first = make_trace(world, arrived, np.full(400, 0.1), random)
+    late = make_trace(world, arrived + 0.0151, np.full(400, 0.0175), random)
+    both = Trace(
+        *(
+            np.stack([getattr(first, name), getattr(late, name)], axis=1).reshape(800, *getattr(first, name).shape[1:])
+            for name in ("arrived", "due", "paths", "worth")
+        )
+    )
+    served = ours(world, both)
+    assert 0 < served.given_up <= 400
+    depth = served.depth.reshape(400, 2)
+    assert (depth[:, 0] == 8).all(), "there was time to begin anew"
+    assert (depth[:, 1] == 8).mean() > 0.3, "not a single one, behind the teacher"
+
+
 def test_where_durations_are_uncertain_a_first_member_is_tried_and_a_second_needs_a_margin(world: World):
     """A member lasts 1.7 ms, or longer or shorter by a fifth: one that is to be in time as a rule needs some 2.4 ms."""
     random, arrived = np.random.default_rng(0), np.arange(400) * 0.1

@@ -19,6 +19,7 @@ from service.engine.cpu import CpuExecutor
 from service.engine.cuda import DeviceExecutor
 from service.engine.device import check_cuda, open_executor
 from service.engine.executor import Executor
+from service.engine.halt import Halt
 from service.engine.providers import (
     ARENA_LIMIT,
     CPU,
@@ -75,6 +76,13 @@ def test_an_activation_is_kept_no_longer_than_it_is_read(kind: str, tiny: Bundle
         executor.run(Step("tiny/1", member, (one,), 1))
         held.append({key for key in one.activations if key[0] >= 0})
     assert held == [{(0, "hidden")}, {(1, "hidden")}, set()]
+
+
+def test_what_runs_as_graphs_runs_to_its_end(tiny: Bundle):
+    executor, halt = loaded("device", tiny), Halt()
+    assert not executor.halts
+    halt()
+    assert executor.run(Step("tiny/1", 0, (ticket(),), 1, halt=halt)).shape == (1, 3)
 
 
 @kinds

@@ -9,6 +9,7 @@ import pytest
 
 from service.engine.deadline import Deadline, MonotonicClock
 from service.engine.gate import Fate, Gate, QueueFull
+from service.engine.halt import Halt
 from service.engine.step import IDLE, Running, Settled, Step
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
@@ -198,6 +199,22 @@ async def test_of_members_that_are_mandatory_those_that_are_done_or_run_are_left
         worker.run_until(MonotonicClock().now() + 60.0, running, member=1)
         assert await refuse(gate, worker, now(budget_s=60.9)) is True, "0.5 s for the last of three, and its own"
         assert await refuse(gate, worker, now(budget_s=61.2)) is False
+
+
+async def test_what_runs_is_given_up_for_who_would_be_refused_behind_it(gate: Gate):
+    """An optional step of half a second, as far as is known, has just begun."""
+    worker, began = RecordingWorker(), MonotonicClock().now() + 60.0
+    refined, halt = now(budget_s=120.0), Halt()
+    refined.depth, refined.expected = 1, (0.7, 0.75, 0.8)
+    step = Step("tiny/1", 1, (refined,), 1)
+    worker.running = Running(began + 60.0, step, began)
+    assert await refuse(gate, worker, now(budget_s=60.9)) is True
+    worker.running = Running(began + 60.0, step._replace(halt=halt), began)
+    assert await refuse(gate, worker, now(budget_s=150.0)) is False
+    assert not halt.called, "who has time for both waits"
+    assert await refuse(gate, worker, now(budget_s=60.9)) is False
+    assert halt.called
+    assert worker.submitted[-1].deadline.at < began + 1.0, "it was told of before the step was given up"
 
 
 async def test_who_is_due_already_is_in_nobodys_way(gate: Gate):

@@ -85,6 +85,7 @@ class Bench:
         self._settle()
         if step is None or not step.tickets:
             return None
+        assert step.halt is None, "what a stream remembers is not given up half-way"
         logits = self.executor.run(step)
         self.clock.advance(MEMBER_S)
         self.steps.append(step)

@@ -13,6 +13,7 @@ from bundle.reference import running_average
 from service.engine import cpu
 from service.engine.chunks import ChunkMember
 from service.engine.cpu import CpuExecutor
+from service.engine.halt import Halt
 from service.engine.member import Arrays, CpuMember
 from service.engine.spread import SpreadMember
 from service.engine.step import Step
@@ -87,6 +88,24 @@ def test_a_rehearsal_leaves_nothing_whichever_way(tiny: Bundle):
         assert executor.run(step).shape == (9, 3)
 
 
+@pytest.mark.parametrize("way", [0, 1, 2])
+def test_a_run_that_is_given_up_has_changed_nothing_whichever_way(tiny: Bundle, way: int):
+    executor, one = CpuExecutor(2), ticket(9, seed=1)
+    executor.load("tiny/1", tiny)
+    step = Step("tiny/1", 0, (one,), 9)
+    executor.choose(step, way)
+    one.publish(0, executor.run(step), "mean")
+    held, halt = dict(one.activations), Halt()
+    halt()
+    second = Step("tiny/1", 1, (one,), 9)
+    executor.choose(second, way)
+    with pytest.raises(Exception, match="terminate"):
+        executor.run(second._replace(halt=halt))
+    assert one.activations == held
+    one.publish(1, executor.run(second._replace(halt=Halt())), "mean")
+    np.testing.assert_allclose(one.published.logits, list(running_average(tiny, one.inputs))[1], atol=1e-5)
+
+
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_block_that_fails_does_so_when_all_have_ended(tiny: Bundle, monkeypatch: pytest.MonkeyPatch, bad: int):
     executor = CpuExecutor(2)
@@ -96,13 +115,13 @@ def test_a_block_that_fails_does_so_when_all_have_ended(tiny: Bundle, monkeypatc
     compute, both, ended = CpuMember.compute_into, threading.Barrier(2), []
     here = threading.current_thread()
 
-    def fail(self: CpuMember, outputs: Arrays, feed: Arrays) -> None:
+    def fail(self: CpuMember, outputs: Arrays, feed: Arrays, halt: Halt | None) -> None:
         if not ended:
             both.wait(60)
         try:
             if (threading.current_thread() is here) == (bad == 0):
                 raise RuntimeError("the block caught fire")
-            compute(self, outputs, feed)
+            compute(self, outputs, feed, halt)
         finally:
             ended.append(len(feed))
 

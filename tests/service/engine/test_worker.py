@@ -34,6 +34,7 @@ class Bench:
     def __init__(self, executor: Executor, bundle: Bundle) -> None:
         self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
         self.steps: list[Step] = []
+        self.given_up: list[Step] = []
         self.deaths = 0
         self.costs = costs(1e-6, 1e-6, 1e-6)
         executor.load("tiny/1", bundle)
@@ -53,7 +54,10 @@ class Bench:
     def _died(self) -> None:
         self.deaths += 1
 
-    def _step_done(self, step: Step, duration_s: float) -> None:
+    def _step_done(self, step: Step, duration_s: float | None) -> None:
+        if duration_s is None:
+            self.given_up.append(step)
+            return
         assert duration_s >= 0
         self.steps.append(step)
 
@@ -76,6 +80,11 @@ def bench(tiny: Bundle) -> Iterator[Callable[[Executor], Bench]]:
 def forever(**changes: Any) -> Ticket:
     """A request without a deadline, so that the machine's speed does not matter."""
     return ticket(arrived=0.0, **changes)
+
+
+def patient(**changes: Any) -> Ticket:
+    """A request with an hour to go: its further members stay optional."""
+    return ticket(arrived=MonotonicClock().now(), budget_s=3600.0, **changes)
 
 
 def test_a_request_gets_the_reference_answer_of_every_member(tiny: Bundle, bench: Callable[[Executor], Bench]):
@@ -104,6 +113,40 @@ def test_the_prefix_is_public_while_the_next_member_runs(tiny: Bundle, bench: Ca
     assert published.members == 2
     np.testing.assert_allclose(published.logits, list(running_average(tiny, one.inputs))[1], atol=1e-5)
     assert subject.settled.get(timeout=60).stopped_by is StoppedBy.COMPLETE
+
+
+class GivenUpOnce(HeldExecutor):
+    """The first run of the held member is given up before it has begun."""
+
+    def run(self, step: Step) -> Logits:
+        if step.member == self._held and self._held not in self.members_run:
+            step.halt()
+        return super().run(step)
+
+
+def test_a_step_that_is_given_up_is_run_again(tiny: Bundle, bench: Callable[[Executor], Bench]):
+    executor = GivenUpOnce(held=1)
+    executor.release.set()
+    subject, one = bench(executor), patient(rows=3)
+    assert subject.run(one) is StoppedBy.COMPLETE
+    assert [(step.member, step.tickets) for step in subject.given_up] == [(1, (one,))]
+    assert [step.member for step in subject.steps] == [0, 1, 2], "what was given up teaches no cost and is no step"
+    assert executor.members_run == [0, 1, 1, 2]
+    np.testing.assert_allclose(one.published.logits, list(running_average(tiny, one.inputs))[-1], atol=1e-5)
+
+
+def test_what_runs_can_be_given_up_if_it_is_optional_and_the_device_lets_go(bench: Callable[[Executor], Bench]):
+    for held, halts, can in ((0, True, False), (1, True, True), (1, False, False)):
+        executor = HeldExecutor(held)
+        executor.halts = halts
+        subject = bench(executor)
+        subject.worker.submit(patient())
+        assert executor.entered.wait(60)
+        running = subject.worker.running
+        executor.release.set()
+        assert (running.step.member, running.step.halt is not None) == (held, can)
+        assert running.began <= running.until
+        assert subject.settled.get(timeout=60).stopped_by is StoppedBy.COMPLETE
 
 
 def test_a_client_that_hangs_up_frees_its_work_before_the_next_member(bench: Callable[[Executor], Bench]):

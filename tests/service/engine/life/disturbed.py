@@ -37,9 +37,10 @@ class Disturbed:
         if world.steps.raises(step, step.member):
             world.steps.pass_time(step)
             raise Fault
+        # What happens meanwhile may have the step given up: then this raises.
+        world.steps.pass_time(step)
         logits = self._inner.run(step)
         world.steps.spoil(step, step.member, logits)
-        world.steps.pass_time(step)
         return logits
 
 

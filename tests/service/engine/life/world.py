@@ -18,6 +18,7 @@ from bundle.reference import running_average
 from service.engine.cost import CostModel
 from service.engine.deadline import Deadline
 from service.engine.member_cost import MemberCost, SharedCost
+from service.engine.preemption import Preemption
 from service.engine.profile import Profile
 from service.engine.scheduler import Scheduler
 from service.engine.step import IDLE, Settled, Step
@@ -51,8 +52,9 @@ class World:
             self.costs,
             self.clock,
             self._on_settled,
-            lambda *_: None,
+            self._on_step,
         )
+        self._preemption = Preemption(self.costs)
         self.lives: dict[Ticket, Life] = {}
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = 0
@@ -190,7 +192,10 @@ class World:
     def submit(self, life: Life) -> None:
         self.lives[life.ticket] = life
         self.counts["requests"] += 1
+        halt = self._preemption.halt(self.worker.running, life.ticket, self.clock.now())
         self.worker.submit(life.ticket)
+        if halt is not None:
+            halt()
         due = life.ticket.deadline.answer_by
         if math.isfinite(due):
             self.at(max(self.clock.now(), due), lambda: self._time_is_up(life))
@@ -215,6 +220,11 @@ class World:
                 self.clock.now() + self.dice.choice([0.0, 1e-4, 3e-3]),
                 lambda life=life, why=one.stopped_by: self.end(life, why, told=True),
             )
+
+    def _on_step(self, step: Step, duration_s: float | None) -> None:
+        if duration_s is None:
+            self.counts["given up"] += 1
+            assert all(one.answerable for one in step.tickets), "an answer that there must be is not put off"
 
     def end(self, life: Life, why: StoppedBy, *, told: bool = False) -> None:
         """The wait for a request ends, as it does in the gate."""
