@@ -94,10 +94,10 @@ class Scheduler:
         if valuable is not None:
             key, rate_elsewhere = valuable
             refined = self._optional.batch(key, rate_elsewhere, now)
-            step = _step(key, refined, self._width.of(key, refined, now, alone=not self.waiting))
+            width = self._width.of(key, refined, now, alone=not self.waiting)
             # The lanes of a wave, and what a stream remembers, are not given up half-way.
-            may_be_given_up = step.width == 1 and refined[0].part is None
-            return step._replace(halt=Halt()) if may_be_given_up else step
+            halt = Halt() if width == 1 and refined[0].part is None else None
+            return _step(key, refined, width, halt)
         if self._arrears:
             return _catch_up(self._arrears.take(first=False))
         return self._next_rehearsal(now)
@@ -195,8 +195,8 @@ def _impatient(ticket: Ticket, now: float) -> bool:
     return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now
 
 
-def _step(key: Key, tickets: Sequence[Ticket], width: int = 1) -> Step:
-    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width)
+def _step(key: Key, tickets: Sequence[Ticket], width: int = 1, halt: Halt | None = None) -> Step:
+    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width, halt=halt)
 
 
 def _catch_up(tickets: Sequence[Ticket]) -> Step:
