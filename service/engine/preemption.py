@@ -17,7 +17,7 @@ from service.engine.step import Running, Step
 from service.engine.ticket import Ticket
 
 HALT_S = 1e-3
-"""From the call until a step has ended early: operators are not interrupted. Most have taken half as long."""
+"""From the call until a step has ended early: operators are not interrupted. `benchmarks/halt.py` measures it."""
 
 WORTH = 2.0
 """The newcomer must gain so many times what is lost, because others may come before it has got there."""

@@ -49,7 +49,7 @@ REHEARSAL_INTERVAL_S = 1.0
 
 
 class Scheduler:
-    """The policy as a state machine: admit, next_step, complete, fail or give_up, cancel; `take_settled` after each."""
+    """The policy as a state machine: admit, next_step, complete or fail, cancel; `take_settled` after each."""
 
     def __init__(self, costs: CostModel, max_batch_rows: int) -> None:
         self._max_batch_rows = max_batch_rows
@@ -82,7 +82,7 @@ class Scheduler:
         self._enqueue_or_settle(ticket, now)
 
     def next_step(self, now: float) -> Step | None:
-        """What to run now; None while there is nothing to do. The step must be completed, failed or given up."""
+        """What to run now; None while there is nothing to do. The step must be completed or failed."""
         self._lose_patience(now)
         while (urgent := self._mandatory.most_urgent()) is not None:
             batch = self._mandatory.batch(urgent, now)
@@ -103,17 +103,12 @@ class Scheduler:
         return self._next_rehearsal(now)
 
     def complete(self, tickets: Iterable[Ticket], now: float) -> None:
-        """Tickets of a step have published one more prefix: they wait for their next member, or settle."""
+        """Tickets of a step have published one more prefix, or none if it was given up: they wait again, or settle."""
         for ticket in tickets:
             if ticket.in_arrears:
                 self._arrears.add(ticket)
             else:
                 self._enqueue_or_settle(ticket, now)
-
-    def give_up(self, tickets: Iterable[Ticket], now: float) -> None:
-        """The step of these tickets was ended early: they wait as before, for as long as there is time for more."""
-        for ticket in tickets:
-            self._enqueue_or_settle(ticket, now)
 
     def fail(self, tickets: Iterable[Ticket]) -> None:
         """The member failed on the rows of these tickets: each keeps the prefix it had."""

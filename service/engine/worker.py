@@ -262,7 +262,7 @@ class Worker:
             logits = self._executor.run(step)
         except Exception as error:
             if step.halt is not None and step.halt.called:
-                self._scheduler.give_up(step.tickets, self._clock.now())
+                self._scheduler.complete(step.tickets, self._clock.now())
                 self._on_step(step, None)
             else:
                 self._recover(step, error)

@@ -136,7 +136,7 @@ def test_a_static_server_drops_the_hopeless_and_gives_the_others_its_time(world:
 
 
 def test_a_running_teacher_is_given_up_for_who_would_have_none_behind_it(world: World):
-    """Unsure ones with 18 ms left go straight to the teacher; 5 ms later others come who have time for that, just."""
+    """The first have been at the teacher for 3 ms when others come who have time for it too, just."""
     arrived, random = np.arange(400) * 1.0, np.random.default_rng(0)
     first = make_trace(world, arrived, np.full(400, 0.1), random)
     late = make_trace(world, arrived + 0.0151, np.full(400, 0.0175), random)

@@ -121,10 +121,8 @@ def test_nothing_is_given_up_that_must_not_be():
 
 
 def test_who_goes_on_from_an_answer_waits():
-    before = newcomer(0.010)
-    before.published = before.resumes = None
     one = newcomer(0.010)
-    one.resumes = before
+    one.resumes = newcomer(0.010)
     assert not given_up(running(0.001), one)
 
 
@@ -144,7 +142,7 @@ def test_optional_steps_can_be_given_up_and_mandatory_ones_cannot():
     engine.complete([one], NOW)
     optional = engine.next_step(NOW)
     assert optional.halt is not None and not optional.halt.called
-    engine.give_up([one], NOW)
+    engine.complete([one], NOW)
     again = engine.next_step(NOW)
     assert (again.member, again.tickets) == (optional.member, (one,))
     assert again.halt is not optional.halt, "that one has been called"
@@ -163,7 +161,7 @@ def test_who_has_no_time_left_keeps_the_answer_it_had():
     one.depth, one.expected = 2, (0.85, 0.95)
     engine.complete([one], NOW)
     assert engine.next_step(NOW).tickets == (one,)
-    engine.give_up([one], NOW + 0.005)
+    engine.complete([one], NOW + 0.005)
     assert not engine.next_step(NOW + 0.005).tickets, "a rehearsal of what was turned away"
     assert [settled.stopped_by for settled in engine.take_settled()] == [StoppedBy.DEADLINE]
 
