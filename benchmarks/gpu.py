@@ -106,7 +106,7 @@ class Engine:
         (ticket,) = step.tickets
         answer = ticket.publish(step.member, logits, "mean")
         started = time.perf_counter()
-        ticket.expected = self._profile.after(ticket.depth, confidence(answer, 1.0).tolist())
+        ticket.outlook = self._profile.after(ticket.depth, confidence(answer, 1.0).tolist())
         self._scheduler.complete(step.tickets, started)
         following = self._scheduler.next_step(started)
         self.decisions_s.append(time.perf_counter() - started)

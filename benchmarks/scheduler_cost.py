@@ -51,7 +51,7 @@ def _measure(world: World, waiting: int, largest: int) -> tuple[list[float], flo
         now += 0.0005
         for ticket in step.tickets:
             ticket.depth = step.member + 1
-            ticket.expected = profile.after(ticket.depth, (random.uniform(0.5, 1.0),))
+            ticket.outlook = profile.after(ticket.depth, (random.uniform(0.5, 1.0),))
         resumed = time.thread_time()
         engine.complete(step.tickets, now)
         microseconds.append((time.thread_time() - resumed + chosen - begun) * 1e6)

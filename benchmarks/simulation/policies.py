@@ -177,7 +177,7 @@ class Driver:
             if now <= self._due[at] + ROUNDING_S:
                 self.served.depth[at] = members
             band = self._paths[at][members - 1] if members < TOTAL else 0
-            ticket.expected = self._profile.ahead[members - 1][band]
+            ticket.outlook = self._profile.ahead[members - 1][band]
             if self._exit is not None and members < TOTAL and band >= self._sure:
                 ticket.retain(NOBODY)
         begun = time.process_time()

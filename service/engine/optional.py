@@ -59,12 +59,13 @@ class Optional:
 
     def add(self, ticket: Ticket, now: float) -> None:
         """Take in a ticket for the first step of its best way."""
-        self._join()
-        key = self._plan(ticket, now)
+        self._join(now)
+        if self._places:
+            self._enqueue(ticket, now)
+            return
+        key = self._straight_on(ticket, now) or self._plan(ticket, now)
         if key is None:
             self._turn_away(ticket)
-        elif self._places:
-            self._push(key, ticket)
         else:
             place = self._places.taken[ticket] = self._places.new()
             self._lone = key, ticket, place
@@ -84,7 +85,7 @@ class Optional:
             alone_key, alone, place = self._lone
             if self._places.taken == {alone: place} and now <= alone.way_until:
                 return alone_key, 0.0
-            self._join()
+            self._join(now)
         newest, elapsed = -1, now / DISCOUNT_S
         # Those planned anew go to queues that may have been looked at before.
         while newest != self._places.last:
@@ -145,12 +146,20 @@ class Optional:
             self._push(key, ticket)
         return tuple(batch)
 
-    def _join(self) -> None:
-        """The lone ticket is so no more: it goes to its queue, unless it was cancelled or has become mandatory."""
+    def _join(self, now: float) -> None:
+        """The lone ticket is so no more: it goes to a queue, unless it was cancelled or has become mandatory."""
         if self._lone is not None:
-            (key, ticket, place), self._lone = self._lone, None
+            (_, ticket, place), self._lone = self._lone, None
             if self._places.taken.get(ticket) == place:
-                self._push(key, ticket)
+                self._enqueue(ticket, now)
+
+    def _enqueue(self, ticket: Ticket, now: float) -> None:
+        """Put it where its best way begins, or turn it away if there is no time for any."""
+        key = self._plan(ticket, now)
+        if key is None:
+            self._turn_away(ticket)
+        else:
+            self._push(key, ticket)
 
     def _push(self, key: Key, ticket: Ticket) -> None:
         if key not in self._queues:
@@ -166,12 +175,16 @@ class Optional:
             ticket = head[1]
             if now <= ticket.way_until and self._predictions.in_time(ticket, key[1], now):
                 return ticket
-            found = self._plan(queue.pop(), now)
-            if found is None:
-                self._turn_away(ticket)
-            else:
-                self._push(found, ticket)
+            self._enqueue(queue.pop(), now)
         return None
+
+    def _straight_on(self, ticket: Ticket, now: float) -> Key | None:
+        """The next member, if there is time for all that are left: whatever they are worth, none is better."""
+        left_s = sum(self._predictions.each_s(ticket, now)[ticket.depth : ticket.member_limit])
+        if left_s > ticket.deadline.slack(now):
+            return None
+        ticket.way_until = ticket.deadline.answer_by - left_s + ROUNDING_S
+        return ticket.model, ticket.depth
 
     def _plan(self, ticket: Ticket, now: float) -> Key | None:
         """The first step of the ticket's best way; None if there is no time for any."""

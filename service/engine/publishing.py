@@ -8,8 +8,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from bundle import Manifest
-from bundle.exits import confidence
 from service.engine.executor import Executor
+from service.engine.outlook import Outlook
 from service.engine.step import Step
 from service.engine.ticket import Logits, Ticket
 
@@ -55,7 +55,9 @@ def publish(
         answer = ticket.publish(member, own, combine)
         if not ticket.is_over:
             answers.append((ticket, answer))
-    if answers:
+    # Of a single request, and between the members of a step, nobody may want to know.
+    wanted = len(answers) > 1 and member + 1 == step.members.stop
+    if wanted or any(ticket.exit is not None for ticket, _ in answers):
         _look_ahead(answers, executor)
     return failed
 
@@ -68,9 +70,7 @@ def _look_ahead(answers: Sequence[tuple[Ticket, Logits]], executor: Executor) ->
     first = answers[0][0]
     profile, depth = first.profile, first.depth
     joined = answers[0][1] if len(answers) == 1 else np.concatenate([answer for _, answer in answers])
-    # The values of a regression say nothing of how good they are.
-    regression = first.task == "regression"
-    certain = np.ones(len(joined)) if regression else confidence(joined, profile.temperature[depth - 1])
+    certain = Outlook(profile, depth, joined, regression=first.task == "regression").confidences()
     start = 0
     for ticket, answer in answers:
         own = certain[start : start + len(answer)]
@@ -81,4 +81,4 @@ def _look_ahead(answers: Sequence[tuple[Ticket, Logits]], executor: Executor) ->
             ticket.retain(rows)
             executor.retain(ticket, rows)
             own = own[rows]
-        ticket.expected = profile.after(depth, own.tolist())
+        ticket.outlook = profile.after(depth, own.tolist())

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from bundle.record import Task
 from service.engine.deadline import Deadline
+from service.engine.outlook import Outlook
 from service.engine.profile import Profile, Values
 from service.engine.stream import Part
 
@@ -35,7 +36,7 @@ PROGRESS = (
     "values_by_prefix",
     "remaining",
     "published",
-    "expected",
+    "outlook",
 )
 """Fields of a ticket that say how far it has come: what a request that resumes it takes over."""
 
@@ -125,8 +126,8 @@ class Ticket:
     remaining: Rows | None = None
     """Which rows have not left; None: all of them are here."""
     published: Published | None = None
-    expected: Values = ()
-    """Right answers expected at `depth` and at every later one, of the rows that have not left."""
+    outlook: Outlook | Values = ()
+    """What further members are worth: `expected`, or what it follows from when somebody asks."""
     way_rate: float = 0.0
     """Expected right answers per second of the way that was planned for it."""
     way_until: float = math.inf
@@ -142,7 +143,7 @@ class Ticket:
     """Of a chunk of a stream: where what its members read and remember is. None: `inputs` are all there is."""
 
     def __post_init__(self) -> None:
-        self.expected = self.profile.at_start(self.rows)
+        self.outlook = self.profile.at_start(self.rows)
         if self.exit is not None and self.comparable is None:
             depths = range(self.member_minimum, self.members_total)
             self.comparable = next((depth for depth in depths if self.exit.thresholds[depth - 1] is not None), None)
@@ -151,6 +152,12 @@ class Ticket:
     def rows(self) -> int:
         """Samples that have not left."""
         return len(self.inputs)
+
+    @property
+    def expected(self) -> Values:
+        """Right answers expected at `depth` and at every later one, of the rows that have not left."""
+        outlook = self.outlook
+        return outlook.values if isinstance(outlook, Outlook) else outlook
 
     @property
     def answerable(self) -> bool:
@@ -225,7 +232,9 @@ class Ticket:
         else:
             whole, members = self.published.logits.copy(), self.published.members_by_row.copy()
             whole[self.remaining], members[self.remaining] = answer, self.depth
-        if self.task == "regression":
+        regression = self.task == "regression"
+        self.outlook = Outlook(self.profile, self.depth, answer, regression=regression)
+        if regression:
             self.values_by_prefix += [*skipped, whole]
         else:
             self.classes_by_prefix += [*skipped, whole.argmax(axis=1)]

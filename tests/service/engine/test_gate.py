@@ -205,7 +205,7 @@ async def test_what_runs_is_given_up_for_who_would_be_refused_behind_it(gate: Ga
     """An optional step of half a second, as far as is known, has just begun."""
     worker, began = RecordingWorker(), MonotonicClock().now() + 60.0
     refined, halt = now(budget_s=120.0), Halt()
-    refined.depth, refined.expected = 1, (0.7, 0.75, 0.8)
+    refined.depth, refined.outlook = 1, (0.7, 0.75, 0.8)
     step = Step("tiny/1", 1, (refined,), 1)
     worker.running = Running(began + 60.0, step, began)
     assert await refuse(gate, worker, now(budget_s=60.9)) is True

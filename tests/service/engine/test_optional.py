@@ -15,7 +15,7 @@ NOW = 1000.0
 
 def started(budget_s: float | None, gain: float, seed: int) -> Ticket:
     one = ticket(arrived=NOW, budget_s=budget_s, members=2, seed=seed)
-    one.depth, one.expected = 1, (0.5, 0.5 + gain)
+    one.depth, one.outlook = 1, (0.5, 0.5 + gain)
     return one
 
 
@@ -34,7 +34,7 @@ def test_what_can_wait_counts_less(gain: float, first: str):
 def test_the_discount_holds_across_queues_too():
     engine = Scheduler(costs(0.010, 0.010, 0.010), 1)
     tight, loose = started(0.015, 0.10, 1), ticket(arrived=NOW, budget_s=0.9, members=3, seed=2)
-    loose.depth, loose.expected = 2, (0.5, 0.7)
+    loose.depth, loose.outlook = 2, (0.5, 0.7)
     engine.complete([loose, tight], NOW)
     assert engine.next_step(NOW).tickets == (tight,)
     assert engine.next_step(NOW).tickets == (loose,)
@@ -60,7 +60,7 @@ def test_one_that_has_waited_for_long_is_discounted_no_more():
     engine = Scheduler(costs(0.010, 0.010), 1)
     old, now = started(3600.0, 0.01, 1), NOW + 1800.0
     fresh = ticket(arrived=now, budget_s=0.015 + DISCOUNT_S, members=2, seed=2)
-    fresh.depth, fresh.expected = 1, (0.5, 0.51)
+    fresh.depth, fresh.outlook = 1, (0.5, 0.51)
     engine.complete([fresh, old], now)
     assert engine.next_step(now).tickets == (old,)
     assert engine.next_step(now).tickets == (fresh,)
@@ -104,7 +104,7 @@ def test_who_was_alone_and_becomes_mandatory_runs_once():
     patient = ticket(arrived=NOW, budget_s=None, members=2, seed=1)
     engine.admit(patient, NOW)
     step = engine.next_step(NOW)
-    patient.depth, patient.expected = 1, (0.5, 0.6)
+    patient.depth, patient.outlook = 1, (0.5, 0.6)
     engine.complete(step.tickets, NOW + 0.010)
     assert engine.next_step(NOW + 2 * PATIENCE_S).tickets == (patient,)
     assert engine.next_step(NOW + 2 * PATIENCE_S) is None
@@ -113,7 +113,7 @@ def test_who_was_alone_and_becomes_mandatory_runs_once():
 def test_who_was_alone_for_too_long_is_planned_anew():
     engine = Scheduler(costs(0.010, 0.010, 0.010), 8)
     alone = ticket(arrived=NOW, budget_s=0.025, members=3, seed=1)
-    alone.depth, alone.expected = 1, (0.5, 0.6, 0.7)
+    alone.depth, alone.outlook = 1, (0.5, 0.6, 0.7)
     engine.complete([alone], NOW)
     assert engine.next_step(NOW + 0.010).tickets == (alone,), "there is time for one member more, not for two"
     engine.complete([alone], NOW)
@@ -126,7 +126,7 @@ def test_a_batch_grows_while_a_row_is_worth_more_than_the_time_that_it_adds():
     engine = Scheduler(costs(0.010, 0.010, 0.010, per_row=0.005), 8)
     rows = [started(0.9, gain, seed) for seed, gain in enumerate((0.40, 0.30, 0.10))]
     other = ticket(arrived=NOW, budget_s=0.9, members=3, seed=9)
-    other.depth, other.expected = 2, (0.5, 0.8)
+    other.depth, other.outlook = 2, (0.5, 0.8)
     engine.complete([*rows, other], NOW)
     assert engine.next_step(NOW).tickets == tuple(rows[:2])
     assert engine.next_step(NOW).tickets == (other,)

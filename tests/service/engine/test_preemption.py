@@ -29,7 +29,7 @@ def newcomer(budget_s: float | None, **changes: object) -> Ticket:
 def running(began_s_ago: float, *, gain: float = 0.05, budget_s: float | None = 1.0, priority: int = 0) -> Running:
     """The last member, on one request with a prefix."""
     one = ticket(arrived=NOW - began_s_ago, budget_s=budget_s, profile=LADDER, priority=priority)
-    one.depth, one.expected = 2, (0.9, 0.9 + gain)
+    one.depth, one.outlook = 2, (0.9, 0.9 + gain)
     began = NOW - began_s_ago
     return Running(began + LAST_S, Step("tiny/1", 2, (one,), 1, halt=Halt()), began)
 
@@ -54,7 +54,7 @@ def test_a_request_reaches_what_it_may_have():
     assert reach(newcomer(0.003, member_minimum=2), NOW, COSTS) == 0.0, "with fewer there is no answer"
     assert reach(newcomer(0.019, member_minimum=2), NOW, COSTS) == pytest.approx(0.85), "2 + 2 + 16 ms are too many"
     started = newcomer(0.001)
-    started.depth, started.expected = 1, (0.7, 0.8, 0.9)
+    started.depth, started.outlook = 1, (0.7, 0.8, 0.9)
     assert reach(started, NOW, COSTS) == pytest.approx(0.7), "what it has"
 
 
@@ -107,7 +107,7 @@ def test_all_in_the_step_lose():
 def test_who_has_moved_on_loses_nothing():
     """The step has ended this moment: another thread has published already."""
     what_runs = running(0.008, gain=0.9)
-    what_runs.step.tickets[0].depth, what_runs.step.tickets[0].expected = 3, (0.95,)
+    what_runs.step.tickets[0].depth, what_runs.step.tickets[0].outlook = 3, (0.95,)
     assert given_up(what_runs, newcomer(LAST_TOO))
 
 
@@ -138,7 +138,7 @@ def test_optional_steps_can_be_given_up_and_mandatory_ones_cannot():
     engine.admit(one, NOW)
     mandatory = engine.next_step(NOW)
     assert (mandatory.member, mandatory.halt) == (0, None)
-    one.depth, one.expected = 1, (0.8, 0.85, 0.95)
+    one.depth, one.outlook = 1, (0.8, 0.85, 0.95)
     engine.complete([one], NOW)
     optional = engine.next_step(NOW)
     assert optional.halt is not None and not optional.halt.called
@@ -150,7 +150,7 @@ def test_optional_steps_can_be_given_up_and_mandatory_ones_cannot():
 
 def test_a_wave_is_not_given_up():
     engine, one = Scheduler(costs(*COSTS, wave_s=0.003), 8), ticket(arrived=NOW, budget_s=1.0)
-    one.depth, one.expected = 1, (0.8, 0.85, 0.95)
+    one.depth, one.outlook = 1, (0.8, 0.85, 0.95)
     engine.complete([one], NOW)
     step = engine.next_step(NOW)
     assert (step.width, step.halt) == (2, None)
@@ -158,7 +158,7 @@ def test_a_wave_is_not_given_up():
 
 def test_who_has_no_time_left_keeps_the_answer_it_had():
     engine, one = Scheduler(costs(*COSTS), 8), newcomer(0.017)
-    one.depth, one.expected = 2, (0.85, 0.95)
+    one.depth, one.outlook = 2, (0.85, 0.95)
     engine.complete([one], NOW)
     assert engine.next_step(NOW).tickets == (one,)
     engine.complete([one], NOW + 0.005)

@@ -24,7 +24,7 @@ def scheduler(*seconds: float, per_row: float = 0.0, max_batch_rows: int = 8) ->
 def run(engine: Scheduler, step: Step, now: float) -> None:
     for one in step.tickets:
         one.depth = step.member + 1
-        one.expected = one.profile.after(one.depth, [0.5] * one.rows)
+        one.outlook = one.profile.after(one.depth, [0.5] * one.rows)
     engine.complete(step.tickets, now)
 
 
@@ -126,7 +126,7 @@ def test_the_optional_step_that_gains_most_per_second_is_first():
     engine = scheduler(max_batch_rows=1)
     sure, unsure = ticket(budget_s=1.0, seed=1), ticket(budget_s=1.0, seed=2)
     for one in (sure, unsure):
-        one.depth, one.expected = 1, ((0.98, 0.985, 0.99) if one is sure else (0.5, 0.7, 0.8))
+        one.depth, one.outlook = 1, ((0.98, 0.985, 0.99) if one is sure else (0.5, 0.7, 0.8))
     engine.complete([sure, unsure], NOW)
     assert engine.next_step(NOW).tickets == (unsure,)
 
@@ -135,7 +135,7 @@ def test_priority_outweighs_gain():
     engine = scheduler(max_batch_rows=1)
     ordinary, preferred = ticket(budget_s=1.0, seed=1), ticket(budget_s=1.0, seed=2, priority=2)
     for one in (ordinary, preferred):
-        one.depth, one.expected = 1, ((0.5, 0.6, 0.7) if one is preferred else (0.5, 0.75, 0.8))
+        one.depth, one.outlook = 1, ((0.5, 0.6, 0.7) if one is preferred else (0.5, 0.75, 0.8))
     engine.complete([ordinary, preferred], NOW)
     assert engine.next_step(NOW).tickets == (preferred,)
 
@@ -165,8 +165,8 @@ def test_a_long_step_comes_last_where_tight_requests_keep_coming():
         run(engine, engine.next_step(now), now + 0.001)
         now += 0.005
     loose, modest = ticket(arrived=now, budget_s=1.0, profile=teacher), ticket(arrived=now, budget_s=1.0, limit=2)
-    loose.depth, loose.expected = 2, (0.90, 0.92)
-    modest.depth, modest.expected = 1, (0.88, 0.8808, 0.8808)
+    loose.depth, loose.outlook = 2, (0.90, 0.92)
+    modest.depth, modest.outlook = 1, (0.88, 0.8808, 0.8808)
     quiet = scheduler(0.001, 0.002, 0.040, max_batch_rows=1)
     quiet.complete([loose, modest], now)
     assert quiet.next_step(now).member == 2, "it gains more per second"
@@ -179,7 +179,7 @@ def test_a_minimum_of_members_is_as_urgent_as_a_first_member():
     engine = scheduler(max_batch_rows=1)
     started, demands = ticket(budget_s=0.2, seed=1), ticket(budget_s=5.0, seed=2, member_minimum=2)
     started.depth = demands.depth = 1
-    started.expected = demands.expected = (0.5, 0.9, 0.95)
+    started.outlook = demands.outlook = (0.5, 0.9, 0.95)
     engine.complete([started, demands], NOW)
     assert engine.next_step(NOW).tickets == (demands,)
 

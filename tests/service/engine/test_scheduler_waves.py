@@ -34,7 +34,7 @@ def request(gains: Profile = LINEAR, **changes: Any) -> Ticket:
 def run(engine: Scheduler, step: Step, now: float) -> None:
     for one in step.tickets:
         one.depth = step.members[-1] + 1
-        one.expected = one.profile.after(one.depth, [0.5] * one.rows)
+        one.outlook = one.profile.after(one.depth, [0.5] * one.rows)
     engine.complete(step.tickets, now)
 
 
@@ -91,7 +91,7 @@ def test_while_many_arrive_steps_are_short():
         engine.admit(other, other.deadline.arrived)
         engine.cancel(other, StoppedBy.ABANDONED)
     one = request()
-    one.depth, one.expected = 1, one.profile.after(1, [0.5])
+    one.depth, one.outlook = 1, one.profile.after(1, [0.5])
     engine.admit(one, NOW)
     step = engine.next_step(NOW)
     assert (step.member, step.width) == (1, 2)
@@ -117,7 +117,7 @@ def test_while_others_wait_more_members_must_keep_the_pace_of_the_first():
         engine = Scheduler(model_costs, 1)
         for seed in range(2):
             one = request(gains, budget_s=9.0, seed=seed)
-            one.depth, one.expected = 1, one.profile.after(1, [0.5])
+            one.depth, one.outlook = 1, one.profile.after(1, [0.5])
             engine.admit(one, NOW)
         step = engine.next_step(NOW)
         assert (step.member, step.width, engine.waiting) == (1, width, 1)
