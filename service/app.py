@@ -211,7 +211,7 @@ async def _warm_up(context: Context) -> None:
     """Measure the members and walk the HTTP path once; then the service is ready."""
     try:
         for deployment in context.deployments.all():
-            await context.host.measure(deployment.key, deployment.manifest)
+            await context.host.measure(deployment.key, deployment.bundle)
         await _walk(context)
     except Exception:
         # Never ready: the orchestrator sees it in /readyz and /healthz, the operator in the log.

@@ -48,17 +48,36 @@ class WaveCard(Answered):
     heats: list[Heat]
 
 
+class GroupHeat(Answered):
+    """Members of a group on zeros at warm-up, at one batch size: medians."""
+
+    rows: int
+    in_one_go_ms: float
+    one_by_one_ms: float
+    used: bool
+    """Whether batches up to this size, and above the one before, may be run in one go."""
+
+
+class GroupCard(Answered):
+    """Small members that follow each other."""
+
+    members: list[int]
+    heats: list[GroupHeat]
+
+
 class ExecutionCard(Answered):
-    """Whether members run side by side."""
+    """Whether members run together: side by side, or in one go."""
 
     wanted: Literal["sequential", "parallel", "auto"]
     """The setting ANYTIME_EXECUTION."""
     parallel: bool
-    """Whether any do."""
+    """Whether any run side by side."""
     reason: str
     """One sentence."""
     waves: list[WaveCard]
-    """What was measured, if anything."""
+    """What was measured side by side, if anything."""
+    groups: list[GroupCard]
+    """What was measured in one go, if anything."""
 
 
 class ModelCard(Answered):

@@ -98,10 +98,12 @@ class Settings(BaseSettings):
     Lower it when other programs share the machine. With 1 each member is in memory once, with more twice."""
 
     execution: Execution = "auto"
-    """Whether members without a path between them may run side by side, each with its share of `cpu_threads`; the first
-    never does. `auto` measures it at warm-up, for each batch size, and does so where it takes a tenth less time; that
-    makes start-up longer. `parallel` does so wherever deadlines allow, and `sequential` never. It needs cpu_threads
-    of 2 or more; on CUDA members run one after another. `GET /models` and the log say what came of it."""
+    """Whether members may run together; the first never does. `auto` measures it at warm-up, for each batch size, and
+    that makes start-up longer: members without a path between them run side by side, each with its share of
+    `cpu_threads`, where that takes a tenth less time, and small ones that follow each other run in one go, a
+    millisecond at most, where that takes no more. `parallel` runs them side by side wherever deadlines allow, and
+    `sequential` never together. Side by side needs cpu_threads of 2 or more; on CUDA each member has a run of its own.
+    `GET /models` and the log say what came of it."""
 
     gpu_member_mib: Annotated[int, Field(ge=0)] = 0
     """Device memory that one member may take on a GPU for its weights and while it runs, in MiB; 0 sets no bound. Bound

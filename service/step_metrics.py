@@ -17,6 +17,8 @@ class _Series:
     duration: list[Histogram]
     rows: list[Histogram]
     given_up: list[Counter]
+    together: dict[range, tuple[Histogram, Histogram]]
+    """Duration and rows of steps of several members."""
 
 
 class StepMetrics:
@@ -25,7 +27,7 @@ class StepMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         self._duration = Histogram(
             "anytime_member_duration_seconds",
-            "One step of a member, or of several side by side, as in 1-5.",
+            "One step of a member, or of several together, as in 1-5.",
             ("model", "member"),
             buckets=SECONDS,
             registry=registry,
@@ -47,6 +49,7 @@ class StepMetrics:
             [self._duration.labels(model, member) for member in range(members)],
             [self._rows.labels(model, member) for member in range(members)],
             [self._given_up.labels(model, member) for member in range(members)],
+            {},
         )
 
     def forget(self, model: str) -> None:
@@ -64,8 +67,14 @@ class StepMetrics:
             series.given_up[step.member].inc()
             return
         if step.width > 1:
-            self._duration.labels(step.model, f"{step.member}-{step.members[-1]}").observe(duration_s)
+            duration, rows = self._together(series, step.model, step.members)
         else:
-            series.duration[step.member].observe(duration_s)
-        for member in step.members:
-            series.rows[member].observe(step.rows)
+            duration, rows = series.duration[step.member], series.rows[step.member]
+        duration.observe(duration_s)
+        rows.observe(step.rows)
+
+    def _together(self, series: _Series, model: str, members: range) -> tuple[Histogram, Histogram]:
+        if members not in series.together:
+            label = f"{members.start}-{members[-1]}"
+            series.together[members] = self._duration.labels(model, label), self._rows.labels(model, label)
+        return series.together[members]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from bundle import Bundle
 from service.engine.cost import CostModel
 from service.engine.cpu import CpuExecutor
 from service.engine.deadline import Deadline
+from service.engine.fused import CpuFusion
+from service.engine.fused_costs import FusedCosts
 from service.engine.member_cost import MemberCost
 from service.engine.profile import Profile
 from service.engine.step import Step
@@ -38,6 +41,8 @@ class FakeClock:
 
 class TimedExecutor(CpuExecutor):
     """Real members, but each takes the seconds that the test says, on a fake clock."""
+
+    fusion = None
 
     def __init__(self, clock: FakeClock, seconds: Callable[[Step], float]) -> None:
         super().__init__(threads=1)
@@ -81,8 +86,40 @@ class WideExecutor(TimedExecutor):
         return self._timed_lanes
 
 
+class TimedFusion(CpuFusion):
+    """Real groups; each takes the seconds that the test says."""
+
+    def __init__(self, executor: TimedExecutor, clock: FakeClock, seconds: Callable[[Step], float]) -> None:
+        super().__init__()
+        self._executor, self._clock, self._seconds = executor, clock, seconds
+        self.loaded: list[range] = []
+
+    def load(self, model: str, bundle: Bundle, groups: Sequence[range]) -> None:
+        super().load(model, bundle, groups)
+        self.loaded += groups
+
+    def unload(self, model: str) -> None:
+        super().unload(model)
+        self.loaded.clear()
+
+    def run(self, step: Step) -> Generator[Logits]:
+        self._executor.steps.append(step)
+        self._clock.advance(self._seconds(step))
+        yield from super().run(step)
+
+
+class FusingExecutor(TimedExecutor):
+    """Like its base, with groups; `seconds` tells what one takes, too."""
+
+    def __init__(self, clock: FakeClock, seconds: Callable[[Step], float]) -> None:
+        super().__init__(clock, seconds)
+        self.fusion: Any = TimedFusion(self, clock, seconds)
+
+
 class HeldExecutor(CpuExecutor):
     """Real members; a step of a held member does not end before `release`, on real requests only."""
+
+    fusion = None
 
     def __init__(self, held: int) -> None:
         super().__init__(threads=1)
@@ -103,6 +140,8 @@ class HeldExecutor(CpuExecutor):
 class SteppedExecutor(CpuExecutor):
     """Real members; on real requests each step waits for one `go.release()`."""
 
+    fusion = None
+
     def __init__(self) -> None:
         super().__init__(threads=1)
         self.go = threading.Semaphore(0)
@@ -115,6 +154,8 @@ class SteppedExecutor(CpuExecutor):
 
 class FailingExecutor(CpuExecutor):
     """Real members, but on real requests one of them raises, or gives NaN, where `at_fault` says so."""
+
+    fusion = None
 
     def __init__(self, member: int, at_fault: Callable[[Ticket], bool], *, nan: bool = False) -> None:
         super().__init__(threads=1)
@@ -181,10 +222,12 @@ def costs(
     wave_s: float | None = None,
     lanes: int = 2,
     forced: bool = False,
+    fused: Mapping[range, float] | None = None,
 ) -> CostModel:
     """A cost model in which member k takes `seconds[k]`, and `per_row` more for each row after the first.
 
-    With `wave_s`, all members but the first are a wave that takes so long on `lanes` lanes.
+    With `wave_s`, all members but the first are a wave that takes so long on `lanes` lanes. `fused` are groups and what
+    they take in one go, with up to 8 rows.
     """
     model_costs = CostModel()
     sizes = (1, 2, 4, 8, 16, 32, 64)
@@ -194,5 +237,9 @@ def costs(
         wave = range(1, len(seconds))
         durations = {wave: {n: [wave_s + per_row * (n - 1)] for n in sizes}}
         waves = WaveCosts(members, durations, {wave: sizes}, lanes, 0.95, forced=forced)
-    model_costs.add(model, members, waves)
+    groups = None
+    if fused is not None:
+        durations = {group: {n: [base + per_row * (n - 1)] for n in sizes} for group, base in fused.items()}
+        groups = FusedCosts(durations, dict.fromkeys(fused, (1, 2, 4, 8)), 0.95)
+    model_costs.add(model, members, waves, groups)
     return model_costs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from service.engine.fused_costs import FusedCosts
 from service.engine.member_cost import MemberCost
 from service.engine.wave_costs import WaveCosts
 
@@ -12,26 +13,34 @@ class CostModel:
     def __init__(self) -> None:
         self._members: dict[str, list[MemberCost]] = {}
         self._waves: dict[str, WaveCosts] = {}
+        self._fused: dict[str, FusedCosts] = {}
         self._each: dict[tuple[str, int], tuple[list[float], float]] = {}
 
-    def add(self, model: str, members: list[MemberCost], waves: WaveCosts | None = None) -> None:
-        """Start to predict for a model's members, and for its waves if any are to be run."""
+    def add(
+        self, model: str, members: list[MemberCost], waves: WaveCosts | None = None, fused: FusedCosts | None = None
+    ) -> None:
+        """Start to predict for a model's members, and for its waves and its groups if any are to be run."""
+        self.remove(model)
         self._members[model] = members
-        if waves is None:
-            self._waves.pop(model, None)
-        else:
+        if waves is not None:
             self._waves[model] = waves
-        self._each.clear()
+        if fused is not None:
+            self._fused[model] = fused
 
     def remove(self, model: str) -> None:
         """Forget a model that has been unloaded."""
         self._members.pop(model, None)
         self._waves.pop(model, None)
+        self._fused.pop(model, None)
         self._each.clear()
 
     def waves(self, model: str) -> WaveCosts | None:
         """What waves of a model take; None if its members run one after another."""
         return self._waves.get(model)
+
+    def fused(self, model: str) -> FusedCosts | None:
+        """What groups of a model take in one run; None if each member has a run of its own."""
+        return self._fused.get(model)
 
     def predict(self, model: str, member: int, rows: int, now: float) -> float:
         """Seconds for member `member` on `rows` rows."""

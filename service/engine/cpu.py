@@ -7,6 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from bundle import Bundle
 from service.engine.chunks import ChunkMember
 from service.engine.cores import compute_threads
+from service.engine.executor import Fusion
+from service.engine.fused import CpuFusion
 from service.engine.host_rows import HostRows
 from service.engine.lanes import CpuLanes
 from service.engine.member import CpuMember
@@ -36,11 +38,17 @@ class CpuExecutor:
         """Of each model; chunk graphs are a model of their own."""
         self._pool = ThreadPoolExecutor(max(1, self._threads - 1), "rows")
         self._lanes = CpuLanes(self._threads) if side_by_side and self._threads > 1 else None
+        self._fusion = CpuFusion()
 
     @property
     def lanes(self) -> CpuLanes | None:
         """Where waves run; see `Executor.lanes`."""
         return self._lanes
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """Where groups run; see `Executor.fusion`."""
+        return self._fusion
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open sessions with one thread and with all, and one to run beside others; see `Executor.load`."""
@@ -66,6 +74,7 @@ class CpuExecutor:
         """Free the sessions of a model; see `Executor.unload`."""
         self._members.pop(model, None)
         self._members.pop(stream_key(model), None)
+        self._fusion.unload(model)
         if self._lanes is not None:
             self._lanes.unload(model)
 

@@ -57,6 +57,8 @@ class DeviceExecutor:
         self.provider = provider[0]
         # All sessions share one stream, on which nothing overlaps.
         self.lanes = None
+        # The graphs of members that follow each other are replayed without a gap.
+        self.fusion = None
         # A graph is replayed to its end.
         self.halts = False
         self._provider, self._device = provider, device

@@ -1,4 +1,4 @@
-"""How the members of a model run here, one after another or some side by side, and why."""
+"""How the members of a model run here, one after another, some side by side or some in one go, and why."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 
 from bundle import Manifest
 from service.engine.executor import Executor
+from service.engine.grain import GRAIN_S
 from service.engine.providers import CPU
 from service.engine.race import MARGIN, Heat, Race
 from service.engine.waves import wide_waves
@@ -16,29 +17,31 @@ Execution = Literal["sequential", "parallel", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
-class WaveVerdict:
-    """One wave: what was measured, and at which batch sizes it is run side by side."""
+class Together:
+    """A wave or a group: what was measured, and at which batch sizes its members are run together."""
 
-    wave: range
+    members: range
+    how: Literal["side by side", "in one go"]
     heats: tuple[Heat, ...]
     used: tuple[int, ...]
 
     def __str__(self) -> str:
         times = ", ".join(
-            f"{heat.side_by_side_s * 1e3:.3g} and {heat.one_by_one_s * 1e3:.3g} ms with {heat.rows} rows"
+            f"{heat.together_s * 1e3:.3g} and {heat.one_by_one_s * 1e3:.3g} ms with {heat.rows} rows"
             for heat in self.heats
         )
         where = ", ".join(map(str, self.used)) or "no"
-        members = ", ".join(map(str, self.wave))
-        return f"members {members} side by side and in turn: {times}; side by side with {where} rows"
+        members = ", ".join(map(str, self.members))
+        return f"members {members} {self.how} and in turn: {times}; {self.how} with {where} rows"
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """All waves of a model that were measured, and a sentence that says what came of it."""
+    """All waves of a model that were measured, and a sentence that says what came of it; the groups beside them."""
 
     reason: str
-    waves: tuple[WaveVerdict, ...] = ()
+    waves: tuple[Together, ...] = ()
+    groups: tuple[Together, ...] = ()
 
     @property
     def parallel(self) -> bool:
@@ -62,8 +65,9 @@ def hindrance(wanted: Execution, manifest: Manifest, executor: Executor) -> str 
 def judge(wanted: Execution, races: Sequence[Race]) -> Verdict:
     """Where the measured waves are used: everywhere if `parallel` was wanted, with `auto` where they were faster."""
     waves = tuple(
-        WaveVerdict(
-            race.wave,
+        Together(
+            race.members,
+            "side by side",
             race.heats(),
             tuple(heat.rows for heat in race.heats() if wanted == "parallel" or heat.faster),
         )
@@ -74,3 +78,16 @@ def judge(wanted: Execution, races: Sequence[Race]) -> Verdict:
     if any(wave.used for wave in waves):
         return Verdict(f"Members run side by side where that took {MARGIN:.0%} less time at warm-up.", waves)
     return Verdict(f"Members run one after another: side by side they did not take {MARGIN:.0%} less time.", waves)
+
+
+def judge_groups(races: Sequence[Race]) -> tuple[Together, ...]:
+    """Where the measured groups are used: where they are no slower in one go, and that is no longer than GRAIN_S."""
+    return tuple(
+        Together(
+            race.members,
+            "in one go",
+            race.heats(),
+            tuple(heat.rows for heat in race.heats() if heat.together_s <= min(heat.one_by_one_s, GRAIN_S)),
+        )
+        for race in races
+    )

@@ -5,7 +5,7 @@ One thread runs steps; sessions may be opened on another, so that requests do no
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from bundle import Bundle
@@ -13,22 +13,37 @@ from service.engine.step import Step
 from service.engine.ticket import Logits, Rows, Ticket
 
 
-class Lanes(Protocol):
-    """Runs the members of a wave side by side."""
-
-    count: int
-    """Members that run at once; those of a longer wave wait for their turn."""
+class Together(Protocol):
+    """Runs several members in one step."""
 
     def run(self, step: Step) -> Generator[Logits]:
         """Run the step's members on the rows of its tickets: the logits of each, (rows, classes), in list order.
 
-        Each comes as soon as its member and those before it have ended, and leaves in the tickets what `Executor.run`
-        does. Where a member raises, the generator does so in its turn; when it has ended, raised or been closed,
-        nothing runs any more.
+        Each comes as soon as may be, and when the last has come the tickets hold what `Executor.run` leaves in them.
+        Where a member raises, the generator does so in its turn; when it has ended, raised or been closed, nothing
+        runs any more.
         """
 
     def unload(self, model: str) -> None:
-        """Free what a model holds here, if anything: its waves will not be run."""
+        """Free what a model holds here, if anything: its members will not be run together."""
+
+
+class Lanes(Together, Protocol):
+    """Runs the members of a wave side by side; what each leaves in the tickets is there when its logits come."""
+
+    count: int
+    """Members that run at once; those of a longer wave wait for their turn."""
+
+
+class Fusion(Together, Protocol):
+    """Runs groups of members in one go, each group as one graph; if one raises, nothing has changed."""
+
+    def load(self, model: str, bundle: Bundle, groups: Sequence[range]) -> None:
+        """Open one session for each group of a bundle that is loaded, on any thread.
+
+        Raises:
+            NotFusible: that cannot be done for one of them. Nothing is left behind.
+        """
 
 
 class Executor(Protocol):
@@ -47,6 +62,10 @@ class Executor(Protocol):
     @property
     def lanes(self) -> Lanes | None:
         """Where waves run; None if members can only run one after another."""
+
+    @property
+    def fusion(self) -> Fusion | None:
+        """Where groups run; None if each member has a run of its own."""
 
     def load(self, model: str, bundle: Bundle) -> None:
         """Open one session per member, on any thread; steps of the model may come when it has returned.

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from bundle import Bundle, InvalidBundle, Manifest
 from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.execution import Execution, Verdict, hindrance, judge
-from service.engine.executor import Executor
+from service.engine.execution import Execution, Together, Verdict, hindrance, judge, judge_groups
+from service.engine.executor import Executor, Fusion
+from service.engine.fused_costs import FusedCosts
+from service.engine.fusion import NotFusible
+from service.engine.grain import groups
 from service.engine.member_cost import MemberCost
 from service.engine.providers import first_line
 from service.engine.race import Race
@@ -43,7 +47,7 @@ class Host:
         clock: times the runs.
         max_batch_rows: the largest batch to measure.
         safety: quantile of durations that predictions use.
-        execution: whether members may run side by side.
+        execution: whether members may run together.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class Host:
             executor = self.executor
             await asyncio.to_thread(_load, executor, model, bundle)
             try:
-                await self.measure(model, bundle.manifest)
+                await self.measure(model, bundle)
             except WorkerStopped:
                 raise
             except BaseException as error:
@@ -100,19 +104,24 @@ class Host:
                 await asyncio.to_thread(_load, executor, model, bundle)
             await asyncio.to_thread(self._worker.restart, executor, scheduler)
             for model, bundle in bundles.items():
-                await self.measure(model, bundle.manifest)
+                await self.measure(model, bundle)
 
-    async def measure(self, model: str, manifest: Manifest) -> None:
-        """Time every member of a loaded model at every batch size; waves, if they may be run, and chunk graphs too."""
+    async def measure(self, model: str, bundle: Bundle) -> None:
+        """Time every member of a loaded model at every batch size; what may be run together, and chunk graphs too."""
+        manifest = bundle.manifest
         costs = await self._rehearse(model, len(manifest.members))
+        fused, fused_costs = await self._fuse(model, bundle, costs)
         verdict, waves = await self._race(model, manifest, costs)
-        lanes, streamed = self.executor.lanes, stream_key(model)
+        verdict = replace(verdict, groups=fused)
+        lanes, fusion, streamed = self.executor.lanes, self.executor.fusion, stream_key(model)
         chunk_costs = await self._rehearse(streamed, len(manifest.streaming)) if manifest.streaming else None
 
         def serve() -> None:
             if waves is None and lanes is not None:
                 lanes.unload(model)
-            self._costs.add(model, costs, waves)
+            if fused_costs is None and fusion is not None:
+                fusion.unload(model)
+            self._costs.add(model, costs, waves, fused_costs)
             self._worker.serve(model, manifest)
             if chunk_costs is not None:
                 self._costs.add(streamed, chunk_costs)
@@ -127,8 +136,28 @@ class Host:
         # Who has asked for waves and gets none should see it.
         unheeded = self._execution == "parallel" and not verdict.parallel
         log.log(logging.WARNING if unheeded else logging.INFO, "%s: %s", model, verdict.reason)
-        for wave in verdict.waves:
-            log.info("%s: %s", model, wave)
+        for together in (*verdict.waves, *verdict.groups):
+            log.info("%s: %s", model, together)
+
+    async def _fuse(
+        self, model: str, bundle: Bundle, costs: Sequence[MemberCost]
+    ) -> tuple[tuple[Together, ...], FusedCosts | None]:
+        """Which small members will run in one go, and what that takes if any will."""
+        found, fusion = groups(bundle.manifest, costs), self.executor.fusion
+        if fusion is None or not found or self._execution != "auto":
+            return (), None
+        try:
+            await asyncio.to_thread(_load_groups, fusion, model, bundle, found)
+        except NotFusible as error:
+            log.info("%s: no members are run in one go: %s", model, error)
+            return (), None
+        races = [Race(self.executor, fusion, model, group, self._max_batch_rows, self._clock) for group in found]
+        for race in races:
+            await self._walk(race.advance)
+        fused = judge_groups(races)
+        used = {one.members: one.used for one in fused if one.used}
+        durations_s = {race.members: race.durations_s for race in races if race.members in used}
+        return fused, FusedCosts(durations_s, used, self._safety) if used else None
 
     async def _race(self, model: str, manifest: Manifest, costs: list[MemberCost]) -> tuple[Verdict, WaveCosts | None]:
         """How the members will run, and what waves take if any will."""
@@ -145,8 +174,8 @@ class Host:
             return verdict, None
         waves = WaveCosts(
             costs,
-            {race.wave: race.durations_s for race in races},
-            {one.wave: one.used for one in verdict.waves},
+            {race.members: race.durations_s for race in races},
+            {one.members: one.used for one in verdict.waves},
             lanes.count,
             self._safety,
             forced=self._execution == "parallel",
@@ -183,3 +212,8 @@ def _load(executor: Executor, model: str, bundle: Bundle) -> None:
     # onnxruntime's threads get the slices of the one that starts them, which itself has the event loop's.
     slices.restore()
     executor.load(model, bundle)
+
+
+def _load_groups(fusion: Fusion, model: str, bundle: Bundle, found: Sequence[range]) -> None:
+    slices.restore()
+    fusion.load(model, bundle, found)

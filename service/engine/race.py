@@ -1,4 +1,4 @@
-"""Are the members of a wave faster side by side? Measured at warm-up, in turns with one after another.
+"""Are members faster together, side by side or in one go? Measured at warm-up, in turns with one after another.
 
 Each is timed on zeros at every batch size, run by run like a rehearsal; in turns, so that a neighbour that slows the
 machine for a while slows both.
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 from service.engine.cost import batch_sizes
 from service.engine.deadline import Clock
-from service.engine.executor import Executor, Lanes
+from service.engine.executor import Executor, Together
 from service.engine.recent import at_quantile
 from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS
 from service.engine.step import Step
 
 UNCOUNTED_HEATS = 2
-"""The sessions of the lanes have not been run before; the others have been rehearsed."""
+"""Sessions of several members have not been run before; the others have been rehearsed."""
 
 MARGIN = 0.1
 """A wave is worth its memory and its longer steps if it takes this much less time than its members in turn."""
@@ -28,31 +28,31 @@ class Heat:
     """What the race gave at one batch size: medians, in seconds."""
 
     rows: int
-    side_by_side_s: float
+    together_s: float
     one_by_one_s: float
 
     @property
     def faster(self) -> bool:
-        """Whether the wave won, by the margin."""
-        return self.side_by_side_s <= (1 - MARGIN) * self.one_by_one_s
+        """Whether together they won, by the margin."""
+        return self.together_s <= (1 - MARGIN) * self.one_by_one_s
 
 
 class Race:
-    """Measures one wave of a loaded model; used on the thread that owns the device."""
+    """Measures members of a loaded model, a wave or a group; used on the thread that owns the device."""
 
     def __init__(
-        self, executor: Executor, lanes: Lanes, model: str, wave: range, max_batch_rows: int, clock: Clock
+        self, executor: Executor, together: Together, model: str, members: range, max_batch_rows: int, clock: Clock
     ) -> None:
-        self.wave = wave
+        self.members = members
         self.durations_s: dict[int, list[float]] = {}
-        """Of the wave, by batch size."""
+        """Of all of them together, by batch size."""
         self._in_turn_s: dict[int, list[float]] = {}
-        self._executor, self._lanes = executor, lanes
+        self._executor, self._together = executor, together
         self._clock = clock
         self._runs = self._walk(model, batch_sizes(max_batch_rows))
 
     def advance(self) -> float | None:
-        """Run the wave, or one of its members, once: its seconds, or None when all has been measured."""
+        """Run all of them, or one, once: its seconds, or None when all has been measured."""
         return next(self._runs, None)
 
     def heats(self) -> tuple[Heat, ...]:
@@ -64,15 +64,15 @@ class Race:
 
     def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
         for rows in sizes:
-            wave = Step(model, self.wave.start, (), rows, len(self.wave))
+            all_of_them = Step(model, self.members.start, (), rows, len(self.members))
             durations, in_turn = self.durations_s.setdefault(rows, []), self._in_turn_s.setdefault(rows, [])
             for _ in range(UNCOUNTED_HEATS):
-                yield self._run(wave)
+                yield self._run(all_of_them)
             while len(durations) < MIN_RUNS or (len(durations) < MAX_RUNS and sum(durations) < BUDGET_S):
-                durations.append(self._run(wave))
+                durations.append(self._run(all_of_them))
                 yield durations[-1]
                 spent_s = 0.0
-                for member in self.wave:
+                for member in self.members:
                     spent_s += (ran_s := self._run(Step(model, member, (), rows)))
                     yield ran_s
                 in_turn.append(spent_s)
@@ -80,7 +80,7 @@ class Race:
     def _run(self, step: Step) -> float:
         started = self._clock.now()
         if step.width > 1:
-            for _ in self._lanes.run(step):
+            for _ in self._together.run(step):
                 pass
         else:
             self._executor.run(step)

@@ -12,7 +12,8 @@ optional.
   because of the others and the further rows are worth more than what else the device could do.
 - A member that is predicted to end after a request's deadline is not started for it. A mandatory one is not turned
   away before it is more likely than not to end too late, and runs behind those that are sure to be in time.
-- Members without a path between them may share an optional step, side by side (`width`).
+- Members without a path between them may share an optional step, side by side (`width`); small ones that follow each
+  other, in one go (`grain`).
 - An optional step that runs is given up for a newcomer who would lose more by waiting for its end (`preemption`).
 
 The device never idles while somebody waits for a step that ends in time: neither to fill a batch nor to spare it for
@@ -35,6 +36,7 @@ from collections.abc import Iterable, Sequence
 from service.engine.arrears import Arrears
 from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
+from service.engine.grain import Grain
 from service.engine.halt import Halt
 from service.engine.mandatory import PATIENCE_S, Mandatory
 from service.engine.optional import Optional
@@ -55,6 +57,7 @@ class Scheduler:
         self._max_batch_rows = max_batch_rows
         self._predictions = Predictions(costs)
         self._arrivals = Arrivals()
+        self._grain = Grain(costs, self._arrivals)
         self._width = Width(costs, self._arrivals)
         self._arrears = Arrears(max_batch_rows)
         self._places = Places()
@@ -93,11 +96,7 @@ class Scheduler:
         valuable = self._optional.most_valuable(now)
         if valuable is not None:
             key, rate_elsewhere = valuable
-            refined = self._optional.batch(key, rate_elsewhere, now)
-            width = self._width.of(key, refined, now, alone=not self.waiting)
-            # The lanes of a wave, and what a stream remembers, are not given up half-way.
-            halt = Halt() if width == 1 and refined[0].part is None else None
-            return _step(key, refined, width, halt)
+            return self._refine(key, self._optional.batch(key, rate_elsewhere, now), now)
         if self._arrears:
             return _catch_up(self._arrears.take(first=False))
         return self._next_rehearsal(now)
@@ -147,6 +146,16 @@ class Scheduler:
         settled, self._settled = self._settled, []
         return settled
 
+    def _refine(self, key: Key, batch: Sequence[Ticket], now: float) -> Step:
+        """An optional step, of as many members as are best together."""
+        step, alone = _step(key, batch), not self.waiting
+        if (width := self._grain.of(key, batch, now, alone=alone)) > 1:
+            return step._replace(width=width, fused=True)
+        if (width := self._width.of(key, batch, now, alone=alone)) > 1:
+            return step._replace(width=width)
+        # The lanes of a wave, and what a stream remembers, are not given up half-way.
+        return step if batch[0].part is not None else step._replace(halt=Halt())
+
     def _enqueue_or_settle(self, ticket: Ticket, now: float) -> None:
         if ticket.exit is not None and not ticket.rows:
             self._settle(ticket, ticket.exit.reason)
@@ -190,8 +199,8 @@ def _impatient(ticket: Ticket, now: float) -> bool:
     return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now
 
 
-def _step(key: Key, tickets: Sequence[Ticket], width: int = 1, halt: Halt | None = None) -> Step:
-    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width, halt=halt)
+def _step(key: Key, tickets: Sequence[Ticket]) -> Step:
+    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets))
 
 
 def _catch_up(tickets: Sequence[Ticket]) -> Step:

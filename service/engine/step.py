@@ -12,14 +12,16 @@ Key = tuple[str, int]
 
 
 class Step(NamedTuple):
-    """One run of one member, or of several side by side. Without tickets it is a rehearsal on rows of zeros."""
+    """One run of one member, or of several. Without tickets it is a rehearsal on rows of zeros."""
 
     model: str
     member: int
     tickets: tuple[Ticket, ...]
     rows: int
     width: int = 1
-    """Members of a wave that run side by side, `member` and those that follow it."""
+    """Members that run, `member` and those that follow it: of a wave side by side, unless they are fused."""
+    fused: bool = False
+    """Whether they are a group that runs in one go."""
     on_one_thread: bool = False
     """Whether it is to take as little from others as it can; else it runs as warm-up has chosen."""
     halt: Halt | None = None

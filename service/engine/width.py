@@ -36,13 +36,13 @@ class Width:
         if waves is None:
             return 1
         rows = sum(ticket.rows for ticket in batch)
-        widest = min([waves.widest(member, rows), *(_members_wanted(ticket) for ticket in batch)])
+        widest = min([waves.widest(member, rows), *(members_wanted(ticket) for ticket in batch)])
         if widest < 2:
             return 1
         slack_s = min(ticket.deadline.slack(now) for ticket in batch)
         in_turn_s = self._costs.typical(model, member, rows)
         in_turn_loss = self._arrivals.loss(in_turn_s)
-        best, best_rate = 1, (_gain(batch, 1) - in_turn_loss) / in_turn_s
+        best, best_rate = 1, (gain(batch, 1) - in_turn_loss) / in_turn_s
         for width in range(2, widest + 1):
             seconds = waves.typical(member, width, rows)
             next_s = self._costs.typical(model, member + width - 1, rows)
@@ -55,16 +55,16 @@ class Width:
             # Of those that are equally good, the widest: each step costs a little beside its members.
             if waves.forced or (alone and loss <= in_turn_loss + MARGIN):
                 best = width
-            elif not alone and (worth := _gain(batch, width) - loss) >= best_rate * seconds - MARGIN:
+            elif not alone and (worth := gain(batch, width) - loss) >= best_rate * seconds - MARGIN:
                 best, best_rate = width, worth / seconds
         return best
 
 
-def _members_wanted(ticket: Ticket) -> int:
+def members_wanted(ticket: Ticket) -> int:
     """Members that may run for a request without a look at its answer in between."""
     return 1 if ticket.exit is not None else ticket.member_limit - ticket.depth
 
 
-def _gain(batch: Sequence[Ticket], width: int) -> float:
+def gain(batch: Sequence[Ticket], width: int) -> float:
     """Right answers expected of the next `width` members; times 2 for each level of priority."""
     return sum((one.expected[width] - one.expected[0]) * 2.0**one.priority for one in batch)

@@ -251,7 +251,7 @@ class Worker:
         for ticket in step.tickets:
             ticket.started = ticket.started or started
         if step.width > 1:
-            self._run_wave(step, started)
+            self._run_together(step, started)
             return
         if not self._executor.halts:
             step = step._replace(halt=None)
@@ -279,15 +279,21 @@ class Worker:
         self._scheduler.fail(failed)
         self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
 
-    def _run_wave(self, step: Step, started: float) -> None:
-        """Run members side by side, and publish each prefix when its member and those before it have ended."""
-        lanes, waves = self._executor.lanes, self._costs.waves(step.model)
-        assert lanes is not None and waves is not None, "only what was measured is run side by side"
-        self.running = Running(started + waves.predict(step.member, step.width, step.rows, started), step)
+    def _run_together(self, step: Step, started: float) -> None:
+        """Run members side by side or in one go, and publish each prefix when its member and those before it end."""
+        together = self._executor.fusion if step.fused else self._executor.lanes
+        costs = self._costs.fused(step.model) if step.fused else self._costs.waves(step.model)
+        assert together is not None and costs is not None, "only what was measured is run together"
+        self.running = Running(started + costs.predict(step.member, step.width, step.rows, started), step)
         try:
-            failed, error = self._publish_each(step, lanes.run(step))
+            failed, error = self._publish_each(step, together.run(step))
         finally:
             self.running = IDLE
+        if error is not None and step.fused:
+            # Nobody knows which of them it was: one by one, each request keeps what it can have.
+            log.error("members %s of %s failed in one go", list(step.members), step.model, exc_info=error)
+            self._run(step._replace(width=1, fused=False))
+            return
         self._scheduler.fail(failed)
         staying = tuple(ticket for ticket in step.tickets if ticket not in failed)
         if error is not None:
@@ -295,12 +301,12 @@ class Worker:
             self._recover(Step(step.model, member, staying, sum(ticket.rows for ticket in staying)), error)
             return
         ended = self._clock.now()
-        waves.observe(step.member, step.width, step.rows, ended - started, ended)
+        costs.observe(step.member, step.width, step.rows, ended - started, ended)
         self._on_step(step, ended - started)
         self._scheduler.complete(staying, ended)
 
     def _publish_each(self, step: Step, outputs: Generator[Logits]) -> tuple[set[Ticket], Exception | None]:
-        """Publish what the members of a wave give, until one raises: who got no finite numbers, and what was raised.
+        """Publish what members give together, until one raises: who got no finite numbers, and what was raised.
 
         Whoever is not among the former has published the prefix of all members before the one that raised.
         """

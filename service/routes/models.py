@@ -15,6 +15,8 @@ from service.engine.worker import WorkerStopped
 from service.errors import BadBundle, InvalidField, NoSuchBundle, ShuttingDown
 from service.model_schemas import (
     ExecutionCard,
+    GroupCard,
+    GroupHeat,
     Heat,
     LoadFailure,
     MemberCard,
@@ -128,11 +130,11 @@ def _execution(verdict: Verdict | None, context: Context) -> ExecutionCard | Non
         reason=verdict.reason,
         waves=[
             WaveCard(
-                members=list(one.wave),
+                members=list(one.members),
                 heats=[
                     Heat(
                         rows=heat.rows,
-                        side_by_side_ms=round(heat.side_by_side_s * 1e3, 4),
+                        side_by_side_ms=round(heat.together_s * 1e3, 4),
                         one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
                         used=heat.rows in one.used,
                     )
@@ -140,5 +142,20 @@ def _execution(verdict: Verdict | None, context: Context) -> ExecutionCard | Non
                 ],
             )
             for one in verdict.waves
+        ],
+        groups=[
+            GroupCard(
+                members=list(one.members),
+                heats=[
+                    GroupHeat(
+                        rows=heat.rows,
+                        in_one_go_ms=round(heat.together_s * 1e3, 4),
+                        one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
+                        used=heat.rows in one.used,
+                    )
+                    for heat in one.heats
+                ],
+            )
+            for one in verdict.groups
         ],
     )

@@ -12,6 +12,7 @@ import pytest
 import benchmarks.__main__ as together
 from benchmarks import (
     bottleneck,
+    fused,
     lateness,
     overhead,
     parallel,
@@ -34,6 +35,7 @@ Main = Callable[[Sequence[str]], object]
         (wire.main, "--rounds 0", "must be at least 1, not 0"),
         (wire.main, "--connections 8 0", "must be at least 1, not 0"),
         (wire.main, "--mosec nowhere", "there is no file nowhere"),
+        (fused.main, "--rounds 0", "must be at least 1, not 0"),
         (soak.main, "--minutes 0.1", "must be at least 0.5, not 0.1"),
         (soak.main, "--minutes nan", "must be at least 0.5, not nan"),
         (lateness.main, "--requests 3", "must be at least 8, not 3"),

@@ -216,6 +216,8 @@ class Killed(BaseException):
 class Mortal(CpuExecutor):
     """A bug ends the thread when a request of that name is at its second member."""
 
+    fusion = None
+
     def __init__(self) -> None:
         super().__init__(threads=1)
 

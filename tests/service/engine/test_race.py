@@ -39,7 +39,7 @@ def raced(bundle: Bundle, wave_s: float, largest: int = 1) -> tuple[Race, WideEx
 def test_it_measures_both_ways_in_turns(apart: Bundle):
     race, executor = raced(apart, 0.2)
     (heat,) = race.heats()
-    assert (heat.rows, heat.side_by_side_s, heat.one_by_one_s) == (1, pytest.approx(0.2), pytest.approx(0.3))
+    assert (heat.rows, heat.together_s, heat.one_by_one_s) == (1, pytest.approx(0.2), pytest.approx(0.3))
     order = [(step.member, step.width) for step in executor.steps]
     assert order == [(1, 3)] * UNCOUNTED_HEATS + [(1, 3), (1, 1), (2, 1), (3, 1)] * MIN_RUNS
 

@@ -40,4 +40,12 @@ def executor_of(kind: str) -> Executor:
     }[kind]()
     for key, bundle in bundles().items():
         executor.load(key, bundle)
+        if executor.fusion is not None:
+            executor.fusion.load(key, bundle, groups_of(key))
     return executor
+
+
+def groups_of(key: str) -> list[range]:
+    """All members that may ever be run in one go."""
+    members = len(bundles()[key].manifest.members)
+    return [range(start, stop) for start in range(1, members) for stop in range(start + 2, members + 1)]

@@ -31,6 +31,10 @@ class Disturbed:
     def lanes(self) -> Any:
         return None if self._inner.lanes is None else DisturbedLanes(self._inner.lanes, self._world)
 
+    @property
+    def fusion(self) -> Any:
+        return None if self._inner.fusion is None else DisturbedFusion(self._inner.fusion, self._world)
+
     def run(self, step: Step) -> Logits:
         world = self._world
         world.steps.begin(step)
@@ -61,3 +65,20 @@ class DisturbedLanes:
                     raise Fault
                 world.steps.spoil(step, member, logits)
                 yield logits
+
+
+class DisturbedFusion:
+    """Its groups."""
+
+    def __init__(self, inner: Any, world: World) -> None:
+        self._inner, self._world = inner, world
+
+    def run(self, step: Step) -> Generator[Logits]:
+        world = self._world
+        world.steps.begin(step)
+        world.steps.pass_time(step)
+        if any(world.steps.raises(step, member) for member in step.members):
+            raise Fault
+        for member, logits in zip(step.members, self._inner.run(step), strict=True):
+            world.steps.spoil(step, member, logits)
+            yield logits

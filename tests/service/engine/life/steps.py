@@ -40,7 +40,8 @@ class Steps:
     @unswallowed()
     def begin(self, step: Step) -> None:
         self._world.counts["steps"] += 1
-        self._world.counts["wide steps"] += step.width > 1
+        self._world.counts["wide steps"] += step.width > 1 and not step.fused
+        self._world.counts["fused steps"] += step.fused
         self._world.counts["shared steps"] += len(step.tickets) > 1
         self._world.counts["rehearsals"] += not step.tickets
         recovering = self.running is not None
@@ -63,17 +64,20 @@ class Steps:
                 assert one.profile.jumps and step.member == one.members_total - 1 and one.depth >= one.member_minimum
                 self._world.counts["jumps"] += 1
             if not recovering and not one.part:
-                seconds = (
-                    self._world.costs.predict(step.model, step.member, step.rows, self._world.clock.now())
-                    if step.width == 1
-                    else 0.0
-                )
                 now = self._world.clock.now()
-                in_time = one.deadline.slack(now, seconds) >= 0
+                in_time = one.deadline.slack(now, self._predicted_s(step, now)) >= 0
                 # Nobody else is made late by one who tries for a first answer.
                 tries = len(step.tickets) == 1 and one.depth < one.member_minimum
                 usually_s = self._world.costs.usually(step.model, step.member, step.rows)
                 assert in_time or (tries and one.deadline.chance(now, usually_s)), "nobody is predicted to be late"
+
+    def _predicted_s(self, step: Step, now: float) -> float:
+        costs = self._world.costs
+        if step.width == 1:
+            return costs.predict(step.model, step.member, step.rows, now)
+        together = costs.fused(step.model) if step.fused else costs.waves(step.model)
+        assert together is not None
+        return together.predict(step.member, step.width, step.rows, now)
 
     @unswallowed()
     def pass_time(self, step: Step) -> None:

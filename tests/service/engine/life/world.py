@@ -17,6 +17,7 @@ from bundle import Bundle
 from bundle.reference import running_average
 from service.engine.cost import CostModel
 from service.engine.deadline import Deadline
+from service.engine.fused_costs import FusedCosts
 from service.engine.member_cost import MemberCost, SharedCost
 from service.engine.preemption import Preemption
 from service.engine.profile import Profile
@@ -28,7 +29,7 @@ from service.engine.wave_costs import WaveCosts
 from service.engine.waves import wide_waves
 from service.engine.worker import Worker
 from tests.fakes import FakeClock
-from tests.service.engine.life.bundles import STREAM, bundles, executor_of
+from tests.service.engine.life.bundles import STREAM, bundles, executor_of, groups_of
 from tests.service.engine.life.disturbed import Disturbed
 from tests.service.engine.life.life import Life
 from tests.service.engine.life.steps import MAX_BATCH_ROWS, Steps
@@ -81,11 +82,19 @@ class World:
             durations = {wave: {n: [dice.uniform(0.001, 0.02)] for n in (1, 8)} for wave in wide_waves(manifest)}
             used = dict.fromkeys(durations, (1, 2, 4, 8))
             waves = WaveCosts(members, durations, used, 3, 0.95, forced=self.forced)
-        self.costs.add(key, members, waves)
+        self.costs.add(key, members, waves, self._fused(key))
         self.worker.serve(key, manifest)
         if manifest.streaming:
             self.costs.add(stream_key(key), [self._cost() for _ in manifest.streaming])
             self.worker.serve(stream_key(key), manifest)
+
+    def _fused(self, key: str) -> FusedCosts | None:
+        """One group or none: where there is one it is hardly worth running members side by side."""
+        if self.executor.fusion is None or not groups_of(key) or self.dice.random() < 0.5:
+            return None
+        group = self.dice.choice(groups_of(key))
+        durations = {group: {n: [self.dice.uniform(0.001, 0.02)] for n in (1, 2, 4, 8)}}
+        return FusedCosts(durations, {group: self.dice.choice([(1,), (1, 2, 4, 8)])}, 0.95)
 
     def _cost(self) -> MemberCost:
         base, per_row = self.dice.uniform(0.001, 0.01), self.dice.choice([0.0, 0.0002, 0.002])
