@@ -59,7 +59,7 @@ def _servers(threads: int) -> Iterator[dict[str, Wire]]:
 def _compare(wires: dict[str, Wire], rows: int, requests: int) -> list[tuple[str, ...]]:
     request = body(pixels(rows))
     times: dict[str, list[float]] = {name: [] for name in wires}
-    before = {name: _steps(wire) for name, wire in wires.items()}
+    before = {name: steps_run(wire) for name, wire in wires.items()}
     for turn in range(requests):
         # Who goes first changes, lest one always follows the same neighbour.
         for name in (SETTINGS * 2)[turn % 3 : turn % 3 + 3]:
@@ -75,13 +75,13 @@ def _compare(wires: dict[str, Wire], rows: int, requests: int) -> list[tuple[str
             f"{percentile(own, 0.99):.2f}",
             f"{percentile([one / other for one, other in zip(own, base, strict=True)], 0.5):.3f}",
             f"{percentile(own, 0.99) / percentile(base, 0.99):.3f}",
-            f"{(_steps(wires[name]) - before[name]) / requests:.2f}",
+            f"{(steps_run(wires[name]) - before[name]) / requests:.2f}",
         )
         for name, own in times.items()
     ]
 
 
-def _steps(wire: Wire) -> float:
+def steps_run(wire: Wire) -> float:
     """Steps that a server has run: six a request one by one, two where all that may be are side by side."""
     counts = re.findall(r"^anytime_member_duration_seconds_count{.*} (.+)$", wire.get_text("/metrics"), re.MULTILINE)
     return sum(map(float, counts))
