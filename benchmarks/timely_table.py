@@ -24,6 +24,8 @@ class Cell:
     """Mean over answers; 0 for a server that does not say."""
     client_late_ms: float
     """99th percentile of how late the client itself was."""
+    stolen: float = 0.0
+    """Share of the processors' time that the machine's host took."""
 
 
 def pool(cells: list[Cell]) -> dict[tuple[str, str, float], Cell]:
@@ -50,6 +52,7 @@ def _sum(parts: list[Cell]) -> Cell:
         refused=total("refused"),
         members=sum(part.members * part.answered for part in parts) / max(1, answered),
         client_late_ms=max(part.client_late_ms for part in parts),
+        stolen=max(part.stolen for part in parts),
     )
 
 
@@ -69,9 +72,10 @@ def tables(cells: dict[tuple[str, str, float], Cell], names: list[str], loads: l
                     f"{100 * ours.refused / max(1, ours.sent):.1f} %",
                     f"{100 * ours.timely / max(1, ours.answered):.2f} %",
                     f"{max(cell.client_late_ms for cell in row):.1f}",
+                    f"{100 * max(cell.stolen for cell in row):.1f} %",
                 )
             )
-        header = ("load", *names, "members", "refused", "answers in time", "client late p99 ms")
+        header = ("load", *names, "members", "refused", "answers in time", "client late p99 ms", "stolen")
         parts.append(f"Deadline {deadlines} ms:\n\n{render(header, rows)}")
     return "\n\n".join(parts)
 

@@ -17,7 +17,7 @@ Execution = Literal["sequential", "parallel", "auto"]
 
 
 @dataclass(frozen=True, slots=True)
-class Together:
+class Raced:
     """A wave or a group: what was measured, and at which batch sizes its members are run together."""
 
     members: range
@@ -40,8 +40,8 @@ class Verdict:
     """All waves of a model that were measured, and a sentence that says what came of it; the groups beside them."""
 
     reason: str
-    waves: tuple[Together, ...] = ()
-    groups: tuple[Together, ...] = ()
+    waves: tuple[Raced, ...] = ()
+    groups: tuple[Raced, ...] = ()
 
     @property
     def parallel(self) -> bool:
@@ -65,7 +65,7 @@ def hindrance(wanted: Execution, manifest: Manifest, executor: Executor) -> str 
 def judge(wanted: Execution, races: Sequence[Race]) -> Verdict:
     """Where the measured waves are used: everywhere if `parallel` was wanted, with `auto` where they were faster."""
     waves = tuple(
-        Together(
+        Raced(
             race.members,
             "side by side",
             race.heats(),
@@ -80,10 +80,10 @@ def judge(wanted: Execution, races: Sequence[Race]) -> Verdict:
     return Verdict(f"Members run one after another: side by side they did not take {MARGIN:.0%} less time.", waves)
 
 
-def judge_groups(races: Sequence[Race]) -> tuple[Together, ...]:
+def judge_groups(races: Sequence[Race]) -> tuple[Raced, ...]:
     """Where the measured groups are used: where they are no slower in one go, and that is no longer than GRAIN_S."""
     return tuple(
-        Together(
+        Raced(
             race.members,
             "in one go",
             race.heats(),

@@ -16,7 +16,7 @@ from bundle import Bundle, InvalidBundle, Manifest
 from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
-from service.engine.execution import Execution, Together, Verdict, hindrance, judge, judge_groups
+from service.engine.execution import Execution, Raced, Verdict, hindrance, judge, judge_groups
 from service.engine.executor import Executor, Fusion
 from service.engine.fused_costs import FusedCosts
 from service.engine.fusion import NotFusible
@@ -141,7 +141,7 @@ class Host:
 
     async def _fuse(
         self, model: str, bundle: Bundle, costs: Sequence[MemberCost]
-    ) -> tuple[tuple[Together, ...], FusedCosts | None]:
+    ) -> tuple[tuple[Raced, ...], FusedCosts | None]:
         """Which small members will run in one go, and what that takes if any will."""
         found, fusion = groups(bundle.manifest, costs), self.executor.fusion
         if fusion is None or not found or self._execution != "auto":

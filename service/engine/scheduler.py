@@ -148,13 +148,13 @@ class Scheduler:
 
     def _refine(self, key: Key, batch: Sequence[Ticket], now: float) -> Step:
         """An optional step, of as many members as are best together."""
-        step, alone = _step(key, batch), not self.waiting
+        alone = not self.waiting
         if (width := self._grain.of(key, batch, now, alone=alone)) > 1:
-            return step._replace(width=width, fused=True)
+            return _step(key, batch, width, fused=True)
         if (width := self._width.of(key, batch, now, alone=alone)) > 1:
-            return step._replace(width=width)
+            return _step(key, batch, width)
         # The lanes of a wave, and what a stream remembers, are not given up half-way.
-        return step if batch[0].part is not None else step._replace(halt=Halt())
+        return _step(key, batch, halt=Halt() if batch[0].part is None else None)
 
     def _enqueue_or_settle(self, ticket: Ticket, now: float) -> None:
         if ticket.exit is not None and not ticket.rows:
@@ -199,8 +199,10 @@ def _impatient(ticket: Ticket, now: float) -> bool:
     return math.isinf(ticket.deadline.answer_by) and ticket.deadline.arrived + PATIENCE_S <= now
 
 
-def _step(key: Key, tickets: Sequence[Ticket]) -> Step:
-    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets))
+def _step(
+    key: Key, tickets: Sequence[Ticket], width: int = 1, *, fused: bool = False, halt: Halt | None = None
+) -> Step:
+    return Step(*key, tuple(tickets), sum(ticket.rows for ticket in tickets), width, fused, halt=halt)
 
 
 def _catch_up(tickets: Sequence[Ticket]) -> Step:

@@ -257,7 +257,8 @@ class Worker:
             step = step._replace(halt=None)
         until = started + self._costs.predict(step.model, step.member, step.rows, started)
         self.running = Running(until, step, started)
-        step = step._replace(on_one_thread=self._costs.on_one_thread(step.model, step.member, step.rows))
+        if self._costs.on_one_thread(step.model, step.member, step.rows):
+            step = step._replace(on_one_thread=True)
         try:
             logits = self._executor.run(step)
         except Exception as error:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -89,7 +90,7 @@ def test_a_cell_counts_what_was_right_and_what_was_in_time():
         return [answer(3, 0.020), answer(8, 0.001), answer(3, 0.021), answer(3, 0.001), Hit(503, b"{}", 0.001, 0.002)]
 
     cell = measure(arm, 1.0, "20", asked, np.array([3, 8]), send)
-    assert cell == Cell(
+    assert replace(cell, stolen=0.0) == Cell(
         arm="any",
         load=1.0,
         deadlines="20",
@@ -218,9 +219,8 @@ def cell(arm: str, timely_right: int, load: float = 1.0) -> Cell:
 
 def test_the_table_has_a_column_for_each_arm_and_details_of_the_first():
     cells = pool([cell("a", 100), cell("b", 150)])
-    assert tables(cells, ["a", "b"], [1.0]).splitlines()[-1].split() == (
-        ["|", "1", "|", "0.500", "|", "0.750", "|", "2.50", "|", "0.5", "%", "|", "95.48", "%", "|", "0.3", "|"]
-    )
+    last = tables(cells, ["a", "b"], [1.0]).splitlines()[-1]
+    assert " ".join(last.split()) == "| 1 | 0.500 | 0.750 | 2.50 | 0.5 % | 95.48 % | 0.3 | 0.0 % |"
 
 
 def test_the_verdict_is_over_the_best_static_choice_of_each_cell():
