@@ -17,7 +17,7 @@ import numpy as np
 from benchmarks.arguments import count, number
 from benchmarks.load import Load, closed_loop, post
 from benchmarks.machine import describe
-from benchmarks.parallel import steps_run
+from benchmarks.parallel import heats, steps_run
 from benchmarks.repository import MODELS
 from benchmarks.server import Wire, serving
 from benchmarks.table import percentile, render
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     header = ("conns", *(f"{name} {figure}" for name in SETTINGS for figure in ("req/s", "p50", "p99", "steps")))
     print(render((*header, "rate x", "p99 x"), rows))
     print(f"\nAt warm-up `auto` measured, for members {_members(execution)}\n")
-    print(render(("rows", "in one go ms", "one by one ms", "ratio", "used"), _heats(execution)))
+    print(heats(execution["groups"], "in one go"))
 
 
 def _compare(
@@ -82,20 +82,6 @@ def _compare(
 
 def _members(execution: dict[str, Any]) -> str:
     return "; ".join(f"{group['members'][0]} to {group['members'][-1]}" for group in execution["groups"])
-
-
-def _heats(execution: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        (
-            str(heat["rows"]),
-            f"{heat['in_one_go_ms']:.3f}",
-            f"{heat['one_by_one_ms']:.3f}",
-            f"{heat['in_one_go_ms'] / heat['one_by_one_ms']:.3f}",
-            "yes" if heat["used"] else "no",
-        )
-        for group in execution["groups"]
-        for heat in group["heats"]
-    ]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print(render(("rows", "execution", "p50", "p99", "ratio", "ratio of p99", "steps a request"), rows))
     print(f"\nAt warm-up `auto` measured, for members 1 to 5 ({execution['auto']['reason']})\n")
-    print(render(("rows", "side by side ms", "one by one ms", "ratio", "used"), _heats(execution["auto"])))
+    print(heats(execution["auto"]["waves"], "side by side"))
 
 
 @contextmanager
@@ -87,18 +87,21 @@ def steps_run(wire: Wire) -> float:
     return sum(map(float, counts))
 
 
-def _heats(execution: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
+def heats(found: list[dict[str, Any]], how: str) -> str:
+    """What warm-up measured of the waves or groups of a model, run `how`: `side by side` or `in one go`."""
+    field = f"{how.replace(' ', '_')}_ms"
+    rows = [
         (
             str(heat["rows"]),
-            f"{heat['side_by_side_ms']:.2f}",
-            f"{heat['one_by_one_ms']:.2f}",
-            f"{heat['side_by_side_ms'] / heat['one_by_one_ms']:.3f}",
+            f"{heat[field]:.3f}",
+            f"{heat['one_by_one_ms']:.3f}",
+            f"{heat[field] / heat['one_by_one_ms']:.3f}",
             "yes" if heat["used"] else "no",
         )
-        for wave in execution["waves"]
-        for heat in wave["heats"]
+        for one in found
+        for heat in one["heats"]
     ]
+    return render(("rows", f"{how} ms", "one by one ms", "ratio", "used"), rows)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import queue
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,10 @@ import pytest
 
 from bundle import Bundle
 from bundle.reference import running_average
-from service.engine.scheduler import Scheduler
-from service.engine.step import IDLE, Running, Settled, Step
+from service.engine.step import IDLE, Running, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
-from service.engine.worker import Worker
 from tests.fakes import FakeClock, FusingExecutor, TimedFusion, costs, ticket
+from tests.service.engine.bench import Bench
 from tests.tiny import write_tiny
 
 SECONDS = 1e-4
@@ -53,35 +51,6 @@ class BadExecutor(FusingExecutor):
         return super().run(step)
 
 
-class Bench:
-    """A worker on a bundle with a group."""
-
-    def __init__(self, executor: FusingExecutor, bundle: Bundle) -> None:
-        self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
-        self.steps: list[Step] = []
-        self.costs = costs(*(SECONDS,) * 4, fused={GROUP: SECONDS})
-        executor.load("tiny/1", bundle)
-        executor.fusion.load("tiny/1", bundle, [GROUP])
-        self.worker = Worker(
-            executor,
-            Scheduler(self.costs, 16),
-            self.costs,
-            executor._clock,
-            self._collect,
-            lambda step, _: self.steps.append(step),
-        )
-        self.worker.serve("tiny/1", bundle.manifest)
-
-    def run(self, *company: Ticket) -> dict[Ticket, StoppedBy]:
-        # Submitted on the worker's own thread, between two steps: they start together.
-        self.worker.call(lambda: [self.worker.submit(one) for one in company]).result(60)
-        return {one.ticket: one.stopped_by for one in (self.settled.get(timeout=60) for _ in company)}
-
-    def _collect(self, settled: Sequence[Settled]) -> None:
-        for one in settled:
-            self.settled.put(one)
-
-
 @pytest.fixture
 def chain(models: Path) -> Bundle:
     return write_tiny(models, members=4)
@@ -92,7 +61,8 @@ def bench(chain: Bundle) -> Iterator[Callable[[FusingExecutor], Bench]]:
     benches: list[Bench] = []
 
     def start(executor: FusingExecutor) -> Bench:
-        benches.append(Bench(executor, chain))
+        benches.append(Bench(executor, costs(*(SECONDS,) * 4, fused={GROUP: SECONDS}), {"tiny/1": chain}))
+        executor.fusion.load("tiny/1", chain, [GROUP])
         benches[-1].worker.start()
         return benches[-1]
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import queue
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ import pytest
 
 from bundle import Bundle
 from bundle.reference import running_average
-from service.engine.scheduler import Scheduler
-from service.engine.step import IDLE, Settled, Step
+from service.engine.step import IDLE, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
-from service.engine.worker import Worker
 from tests.fakes import FakeClock, TimedLanes, WideExecutor, costs, ticket
+from tests.service.engine.bench import Bench
 from tests.tiny import write_tiny
 from tests.tiny_dag import write_dag
 
@@ -59,37 +57,6 @@ class BadExecutor(WideExecutor):
         return super().run(step)
 
 
-class Bench:
-    """A worker on two bundles, `tiny/1` of members apart and `other/1`, a chain."""
-
-    def __init__(self, executor: WideExecutor, apart: Bundle, other: Bundle) -> None:
-        self.settled: queue.SimpleQueue[Settled] = queue.SimpleQueue()
-        self.steps: list[Step] = []
-        self.costs = costs(*(SECONDS,) * 4, wave_s=SECONDS, lanes=3)
-        self.costs.add("other/1", costs(*(SECONDS,) * 3)._members["tiny/1"])
-        executor.load("tiny/1", apart)
-        executor.load("other/1", other)
-        self.worker = Worker(
-            executor,
-            Scheduler(self.costs, 16),
-            self.costs,
-            executor._clock,
-            self._collect,
-            lambda step, _: self.steps.append(step),
-        )
-        self.worker.serve("tiny/1", apart.manifest)
-        self.worker.serve("other/1", other.manifest)
-
-    def run(self, *company: Ticket) -> dict[Ticket, StoppedBy]:
-        # Submitted on the worker's own thread, between two steps: they start together.
-        self.worker.call(lambda: [self.worker.submit(one) for one in company]).result(60)
-        return {one.ticket: one.stopped_by for one in (self.settled.get(timeout=60) for _ in company)}
-
-    def _collect(self, settled: Sequence[Settled]) -> None:
-        for one in settled:
-            self.settled.put(one)
-
-
 @pytest.fixture
 def apart(models: Path) -> Bundle:
     return write_dag(models, [[], [], [], []])
@@ -101,7 +68,9 @@ def bench(apart: Bundle, models: Path) -> Iterator[Callable[[WideExecutor], Benc
     other = write_tiny(models, name="other")
 
     def start(executor: WideExecutor) -> Bench:
-        benches.append(Bench(executor, apart, other))
+        model_costs = costs(*(SECONDS,) * 4, wave_s=SECONDS, lanes=3)
+        model_costs.add("other/1", costs(*(SECONDS,) * 3)._members["tiny/1"])
+        benches.append(Bench(executor, model_costs, {"tiny/1": apart, "other/1": other}))
         benches[-1].worker.start()
         return benches[-1]
 
