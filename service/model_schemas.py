@@ -73,7 +73,7 @@ class ExecutionCard(Answered):
     parallel: bool
     """Whether any run side by side."""
     reason: str
-    """One sentence."""
+    """Why so, in one sentence."""
     waves: list[WaveCard]
     """What was measured side by side, if anything."""
     groups: list[GroupCard]
