@@ -32,7 +32,8 @@ class FusedCosts:
             return 1
         width, used = self._used[member]
         sizes = self._costs[member].rows
-        return width if sizes[min(bisect_left(sizes, rows), len(sizes) - 1)] in used else 1
+        # More rows than were ever measured would take longer than is known to be short enough.
+        return width if rows <= sizes[-1] and sizes[bisect_left(sizes, rows)] in used else 1
 
     def typical(self, member: int, width: int, rows: int) -> float:
         """Median seconds at warm-up for the group of `width` members from `member` on."""

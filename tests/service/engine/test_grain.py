@@ -142,7 +142,7 @@ def test_the_group_learns_of_its_own_steps():
     assert model_costs.predict("tiny/1", 1, 1, NOW + 40) == pytest.approx(MEMBER_S)
 
 
-@pytest.mark.parametrize(("rows", "width"), [(1, 3), (2, 3), (3, 1), (4, 1), (5, 3), (8, 3), (100, 3)])
+@pytest.mark.parametrize(("rows", "width"), [(1, 3), (2, 3), (3, 1), (4, 1), (5, 3), (8, 3), (9, 1), (100, 1)])
 def test_a_batch_is_judged_by_the_next_size_that_was_measured(rows: int, width: int):
     fused = FusedCosts({GROUP: {n: [GROUP_S] for n in (1, 2, 4, 8)}}, {GROUP: (1, 2, 8)}, 0.95)
     assert fused.width(1, rows) == width
