@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.arguments import count, number
-from benchmarks.load import Load, closed_loop, post
+from benchmarks.load import Load, closed_loop, post, ratios
 from benchmarks.machine import describe
 from benchmarks.parallel import heats, steps_run
 from benchmarks.repository import MODELS
@@ -74,10 +74,7 @@ def _compare(
         for share in (0.5, 0.99):
             figures.append(f"{percentile([percentile(load.latencies_s, share) for load in own], 0.5) * 1e3:.2f}")
         figures.append(f"{steps[name] / sum(len(load.latencies_s) for load in own):.2f}")
-    pairs = list(zip(loads["auto"], loads["sequential"], strict=True))
-    rates = [ours.rate / theirs.rate for ours, theirs in pairs]
-    tails = [percentile(ours.latencies_s, 0.99) / percentile(theirs.latencies_s, 0.99) for ours, theirs in pairs]
-    return (*figures, f"{percentile(rates, 0.5):.2f}", f"{percentile(tails, 0.5):.2f}")
+    return (*figures, *ratios(loads["auto"], loads["sequential"]))
 
 
 def _members(execution: dict[str, Any]) -> str:

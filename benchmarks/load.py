@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
+
+from benchmarks.table import percentile
 
 
 class BadReply(Exception):
@@ -41,6 +44,14 @@ def closed_loop(address: str, request: bytes, connections: int, seconds: float) 
         BadReply: a reply was no 200.
     """
     return uvloop.run(_drive(address, request, connections, seconds))
+
+
+def ratios(ours: Sequence[Load], theirs: Sequence[Load]) -> tuple[str, str]:
+    """Throughput and p99 over those of another server, round by round: the medians."""
+    pairs = list(zip(ours, theirs, strict=True))
+    rates = [one.rate / other.rate for one, other in pairs]
+    tails = [percentile(one.latencies_s, 0.99) / percentile(other.latencies_s, 0.99) for one, other in pairs]
+    return f"{percentile(rates, 0.5):.2f}", f"{percentile(tails, 0.5):.2f}"
 
 
 def post(path: str, body: bytes, **headers: str) -> bytes:

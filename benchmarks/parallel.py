@@ -89,13 +89,12 @@ def steps_run(wire: Wire) -> float:
 
 def heats(found: list[dict[str, Any]], how: str) -> str:
     """What warm-up measured of the waves or groups of a model, run `how`: `side by side` or `in one go`."""
-    field = f"{how.replace(' ', '_')}_ms"
     rows = [
         (
             str(heat["rows"]),
-            f"{heat[field]:.3f}",
+            f"{heat['together_ms']:.3f}",
             f"{heat['one_by_one_ms']:.3f}",
-            f"{heat[field] / heat['one_by_one_ms']:.3f}",
+            f"{heat['together_ms'] / heat['one_by_one_ms']:.3f}",
             "yes" if heat["used"] else "no",
         )
         for one in found

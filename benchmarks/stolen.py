@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 STAT = Path("/proc/stat")
 BEARABLE = 0.02
-"""Share of the processors' time. In bad moments it is half, and a step takes four times as long."""
+"""Share of the processors' time. In bad moments it is much more, and steps take several times as long."""
 TRIES = 2
 
 

@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from benchmarks.arguments import count, number, program
 from benchmarks.chain import pixels, write_chain
-from benchmarks.load import Load, closed_loop, post
+from benchmarks.load import Load, closed_loop, post, ratios
 from benchmarks.machine import describe
 from benchmarks.repository import MODELS
 from benchmarks.server import ServerDied, body, serving
@@ -194,10 +194,7 @@ def _figures(loads: dict[str, list[Load]]) -> tuple[str, ...]:
         for share in (0.5, 0.99):
             values = [percentile(load.latencies_s, share) * 1e3 for load in loads[name]]
             figures.append(f"{percentile(values, 0.5):.2f}")
-    pairs = list(zip(loads["service"], loads["bare"], strict=True))
-    rates = [ours.rate / theirs.rate for ours, theirs in pairs]
-    tails = [percentile(ours.latencies_s, 0.99) / percentile(theirs.latencies_s, 0.99) for ours, theirs in pairs]
-    figures[6:6] = [f"{percentile(ratios, 0.5):.2f}" for ratios in (rates, tails)]
+    figures[6:6] = ratios(loads["service"], loads["bare"])
     return tuple(figures)
 
 

@@ -32,37 +32,21 @@ class MemberCard(Answered):
 
 
 class Heat(Answered):
-    """Members of a wave on zeros at warm-up, at one batch size: medians."""
+    """Members on zeros at warm-up, at one batch size: medians."""
 
     rows: int
-    side_by_side_ms: float
+    together_ms: float
+    """Side by side or in one go."""
     one_by_one_ms: float
     used: bool
-    """Whether batches up to this size, and above the one before, may be run side by side."""
+    """Whether batches up to this size, and above the one before, may be run together."""
 
 
-class WaveCard(Answered):
-    """Members that follow each other and have no path between them."""
+class TogetherCard(Answered):
+    """Members that follow each other."""
 
     members: list[int]
     heats: list[Heat]
-
-
-class GroupHeat(Answered):
-    """Members of a group on zeros at warm-up, at one batch size: medians."""
-
-    rows: int
-    in_one_go_ms: float
-    one_by_one_ms: float
-    used: bool
-    """Whether batches up to this size, and above the one before, may be run in one go."""
-
-
-class GroupCard(Answered):
-    """Small members that follow each other."""
-
-    members: list[int]
-    heats: list[GroupHeat]
 
 
 class ExecutionCard(Answered):
@@ -74,10 +58,10 @@ class ExecutionCard(Answered):
     """Whether any run side by side."""
     reason: str
     """Why so, in one sentence."""
-    waves: list[WaveCard]
-    """What was measured side by side, if anything."""
-    groups: list[GroupCard]
-    """What was measured in one go, if anything."""
+    waves: list[TogetherCard]
+    """Those without a path between them, side by side: what was measured, if anything."""
+    groups: list[TogetherCard]
+    """Small ones, in one go: what was measured, if anything."""
 
 
 class ModelCard(Answered):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from bundle import Bundle
+from service.engine.host_rows import stack
 from service.engine.providers import Provider, open_chunk
 from service.engine.step import Step
 from service.engine.stream import Array
@@ -37,7 +38,7 @@ class ChunkMember:
         streams = [ticket.part.stream for ticket in step.tickets if ticket.part is not None]
         if streams:
             reads = [stream.read(step.member) for stream in streams]
-            feed = {name: _stack([read[name] for read in reads]) for name in self._inputs}
+            feed = {name: stack([read[name] for read in reads]) for name in self._inputs}
         else:
             feed = {name: np.zeros((step.rows, *shape), dtype) for name, (dtype, shape) in self._inputs.items()}
         found = dict(zip(self._outputs, self._session.run(self._outputs, feed), strict=True))
@@ -45,10 +46,6 @@ class ChunkMember:
             stream.stage({name: _own(values, row) for name, values in found.items()})
         logits: Logits = found[self._logits]
         return logits
-
-
-def _stack(parts: list[Array]) -> Array:
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _own(values: Array, row: int) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from bundle import Bundle
 from service.engine.fusion import NotFusible, fuse, read_after, read_before, value
-from service.engine.host_rows import HostRows, gather
+from service.engine.host_rows import HostRows, gather, stack
 from service.engine.member import Arrays
 from service.engine.providers import CPU, first_line, open_session
 from service.engine.step import Step
@@ -67,8 +67,7 @@ class FusedMembers:
             return {name: np.zeros((step.rows, *shape), dtype) for name, (dtype, shape) in self._shapes.items()}
         feed = {value(key): gather([ticket.activations[key] for ticket in step.tickets]) for key in self._read}
         if self._input is not None:
-            inputs = [ticket.inputs for ticket in step.tickets]
-            feed[self._input] = inputs[0] if len(inputs) == 1 else np.concatenate(inputs)
+            feed[self._input] = stack([ticket.inputs for ticket in step.tickets])
         return feed
 
 

@@ -37,3 +37,8 @@ def gather(parts: Sequence[HostRows]) -> Array:
             return np.concatenate([part.rows for part in parts])
         stop = part.stop
     return first.array[first.start : stop]
+
+
+def stack(parts: Sequence[Array]) -> Array:
+    """Rows of all parts, one under the other; a single part is passed on without a copy."""
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

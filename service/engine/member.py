@@ -7,7 +7,7 @@ import onnxruntime as ort
 
 from bundle import Bundle
 from service.engine.halt import Halt
-from service.engine.host_rows import Array, HostRows, gather
+from service.engine.host_rows import Array, HostRows, gather, stack
 from service.engine.providers import CPU, open_member
 from service.engine.step import Step
 from service.engine.ticket import Logits
@@ -51,7 +51,7 @@ class CpuMember:
             for link in self._links
         }
         if self._input is not None:
-            feed[self._input.name] = _stack([ticket.inputs for ticket in step.tickets])
+            feed[self._input.name] = stack([ticket.inputs for ticket in step.tickets])
         return feed
 
     def compute(self, feed: Arrays, *, whole: bool, halt: Halt | None = None) -> Arrays:
@@ -92,8 +92,3 @@ def _options(halt: Halt | None) -> ort.RunOptions | None:
     options = ort.RunOptions()
     halt.bind(lambda: setattr(options, "terminate", True))
     return options
-
-
-def _stack(parts: list[Array]) -> Array:
-    """Rows of all parts, one under the other; a single part is passed on without a copy."""
-    return parts[0] if len(parts) == 1 else np.concatenate(parts)

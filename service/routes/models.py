@@ -10,20 +10,18 @@ from bundle import BundleError, BundleNotFound
 from service.body import read_body
 from service.context import Context, context_of
 from service.deployments import Deployment
-from service.engine.execution import Verdict
+from service.engine.execution import Raced, Verdict
 from service.engine.worker import WorkerStopped
 from service.errors import BadBundle, InvalidField, NoSuchBundle, ShuttingDown
 from service.model_schemas import (
     ExecutionCard,
-    GroupCard,
-    GroupHeat,
     Heat,
     LoadFailure,
     MemberCard,
     ModelCard,
     ModelList,
+    TogetherCard,
     VersionQuery,
-    WaveCard,
 )
 from service.repository import without_folder
 from service.routes.answering import check_open
@@ -128,34 +126,21 @@ def _execution(verdict: Verdict | None, context: Context) -> ExecutionCard | Non
         wanted=context.settings.execution,
         parallel=verdict.parallel,
         reason=verdict.reason,
-        waves=[
-            WaveCard(
-                members=list(one.members),
-                heats=[
-                    Heat(
-                        rows=heat.rows,
-                        side_by_side_ms=round(heat.together_s * 1e3, 4),
-                        one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
-                        used=heat.rows in one.used,
-                    )
-                    for heat in one.heats
-                ],
+        waves=[_together(one) for one in verdict.waves],
+        groups=[_together(one) for one in verdict.groups],
+    )
+
+
+def _together(raced: Raced) -> TogetherCard:
+    return TogetherCard(
+        members=list(raced.members),
+        heats=[
+            Heat(
+                rows=heat.rows,
+                together_ms=round(heat.together_s * 1e3, 4),
+                one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
+                used=heat.rows in raced.used,
             )
-            for one in verdict.waves
-        ],
-        groups=[
-            GroupCard(
-                members=list(one.members),
-                heats=[
-                    GroupHeat(
-                        rows=heat.rows,
-                        in_one_go_ms=round(heat.together_s * 1e3, 4),
-                        one_by_one_ms=round(heat.one_by_one_s * 1e3, 4),
-                        used=heat.rows in one.used,
-                    )
-                    for heat in one.heats
-                ],
-            )
-            for one in verdict.groups
+            for heat in raced.heats
         ],
     )

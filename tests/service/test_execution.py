@@ -106,7 +106,7 @@ def test_within_one_deadline_a_wave_reaches_deeper_where_it_is_faster(
     assert executor.lanes.unloaded == ([] if parallel else ["tiny/1"]), "what is not used holds no memory"
     assert answer.members_used == members
     if wanted == "auto":
-        heats = [(heat.rows, heat.side_by_side_ms, heat.one_by_one_ms, heat.used) for heat in card.waves[0].heats]
+        heats = [(heat.rows, heat.together_ms, heat.one_by_one_ms, heat.used) for heat in card.waves[0].heats]
         assert heats == [(rows, wave_s * 1e3, 3 * MEMBER_S * 1e3, parallel) for rows in (1, 2, 4, 8)]
 
 
@@ -170,7 +170,7 @@ def test_small_members_run_in_one_go_where_that_takes_no_longer(
         steps = [(step.member, step.width) for step in executor.steps if step.tickets]
         kept = list(executor.fusion.loaded)
     assert group.members == [1, 2]
-    heats = [(heat.rows, heat.in_one_go_ms, heat.one_by_one_ms, heat.used) for heat in group.heats]
+    heats = [(heat.rows, heat.together_ms, heat.one_by_one_ms, heat.used) for heat in group.heats]
     assert heats == [
         (rows, pytest.approx(group_s * rows * 1e3), pytest.approx(2 * SMALL_S * 1e3), one)
         for rows, one in zip((1, 2, 4, 8), used, strict=True)

@@ -6,12 +6,16 @@ import queue
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from bundle import Bundle
+from bundle.reference import running_average
 from service.engine.cost import CostModel
 from service.engine.scheduler import Scheduler
 from service.engine.step import Settled, Step
 from service.engine.ticket import StoppedBy, Ticket
 from service.engine.worker import Worker
+from tests.fakes import ticket
 
 
 class Bench:
@@ -47,3 +51,18 @@ class Bench:
     def _collect(self, settled: Sequence[Settled]) -> None:
         for one in settled:
             self.settled.put(one)
+
+
+def check(bundle: Bundle, one: Ticket, depth: int) -> None:
+    """A request has the reference's prefix of so many members."""
+    assert one.published.members == depth
+    np.testing.assert_allclose(one.published.logits, list(running_average(bundle, one.inputs))[depth - 1], atol=1e-5)
+
+
+def check_company(subject: Bench, bundle: Bundle, member: int) -> None:
+    """Of three requests the second is at fault in a member, and only it loses that."""
+    company = [ticket(rows=2, members=4, seed=seed) for seed in range(3)]
+    outcomes = subject.run(*company)
+    assert [outcomes[one] for one in company] == [StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.COMPLETE]
+    for one in company:
+        check(bundle, one, member if one is company[1] else 4)

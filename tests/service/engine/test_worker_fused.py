@@ -15,7 +15,7 @@ from bundle.reference import running_average
 from service.engine.step import IDLE, Running, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 from tests.fakes import FakeClock, FusingExecutor, TimedFusion, costs, ticket
-from tests.service.engine.bench import Bench
+from tests.service.engine.bench import Bench, check, check_company
 from tests.tiny import write_tiny
 
 SECONDS = 1e-4
@@ -79,11 +79,6 @@ def request(**changes: Any) -> Ticket:
     return ticket(members=4, **changes)
 
 
-def check(chain: Bundle, one: Ticket, depth: int) -> None:
-    assert one.published.members == depth
-    np.testing.assert_allclose(one.published.logits, list(running_average(chain, one.inputs))[depth - 1], atol=1e-5)
-
-
 def test_a_group_gives_the_reference_answer_prefix_by_prefix(chain: Bundle, bench: Callable[[FusingExecutor], Bench]):
     subject, one = bench(sound()), request(rows=5)
     told: list[tuple[int, Logits]] = []
@@ -129,11 +124,7 @@ def test_one_request_at_fault_costs_its_company_nothing(
     chain: Bundle, bench: Callable[[FusingExecutor], Bench], member: int, nan: bool
 ):
     subject = bench(BadExecutor(member, lambda one: one.request_id == "ticket-1", nan=nan))
-    company = [request(rows=2, seed=seed) for seed in range(3)]
-    outcomes = subject.run(*company)
-    assert [outcomes[one] for one in company] == [StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.COMPLETE]
-    for one in company:
-        check(chain, one, member if one is company[1] else 4)
+    check_company(subject, chain, member)
 
 
 def test_a_group_that_fails_where_its_members_do_not_costs_nobody_a_member(

@@ -14,7 +14,7 @@ from bundle.reference import running_average
 from service.engine.step import IDLE, Step
 from service.engine.ticket import Logits, StoppedBy, Ticket
 from tests.fakes import FakeClock, TimedLanes, WideExecutor, costs, ticket
-from tests.service.engine.bench import Bench
+from tests.service.engine.bench import Bench, check, check_company
 from tests.tiny import write_tiny
 from tests.tiny_dag import write_dag
 
@@ -119,8 +119,7 @@ def test_a_member_that_fails_in_a_wave_leaves_the_earlier_prefix(
     other = ticket(model="other/1", seed=9)
     outcomes = subject.run(one, other)
     assert outcomes == {one: StoppedBy.MEMBER_FAILED, other: StoppedBy.COMPLETE}
-    assert one.published.members == member
-    np.testing.assert_allclose(one.published.logits, list(running_average(apart, one.inputs))[member - 1], atol=1e-5)
+    check(apart, one, member)
     assert subject.worker.running is IDLE
 
 
@@ -130,13 +129,7 @@ def test_one_request_at_fault_costs_its_company_nothing(
     apart: Bundle, bench: Callable[[WideExecutor], Bench], member: int, nan: bool
 ):
     subject = bench(BadExecutor(member, lambda one: one.request_id == "ticket-1", nan=nan))
-    company = [request(rows=2, seed=seed) for seed in range(3)]
-    outcomes = subject.run(*company)
-    assert [outcomes[one] for one in company] == [StoppedBy.COMPLETE, StoppedBy.MEMBER_FAILED, StoppedBy.COMPLETE]
-    for one in company:
-        depth = member if one is company[1] else 4
-        assert one.published.members == depth
-        np.testing.assert_allclose(one.published.logits, list(running_average(apart, one.inputs))[depth - 1], atol=1e-5)
+    check_company(subject, apart, member)
 
 
 def test_what_a_wave_takes_is_learned(bench: Callable[[WideExecutor], Bench]):
