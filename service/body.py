@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -20,6 +21,9 @@ from service.tensors import check_unmixed
 Schema = TypeVar("Schema", bound=BaseModel)
 
 NPY = npy.MEDIA_TYPE.encode()
+
+REMEMBERED_BYTES = 512
+"""Of a query: longer ones are read each time."""
 
 
 async def read_json(request: Request, schema: type[Schema]) -> Schema:
@@ -44,18 +48,33 @@ async def read_predict(request: Request) -> PredictRequest:
         Problem: as `read_json`.
     """
     if _media_type(visit_of(request).headers) == NPY:
-        knobs = query_of(request.scope["query_string"], Knobs)
+        asked = _asked(request.scope["query_string"])
         try:
             inputs = npy.decode(await read_body(request))
         except npy.NotNpy as error:
             raise MalformedBody(f"The body is not valid .npy: {error}.") from error
-        return PredictRequest.model_construct(inputs=inputs, **dict(knobs))
+        return asked.model_copy(update={"inputs": inputs})
     _check_no_query(request)
     content = await read_body(request)
     wanted = parse(content, PredictRequest)
     if b"true" in content or b"false" in content or content.count(b'"') > _quotes(wanted):
         check_unmixed(wanted.inputs)
     return wanted
+
+
+def _asked(query: bytes) -> PredictRequest:
+    """What a query asks, without inputs; shared by all who ask the same.
+
+    Raises:
+        InvalidField: as `query_of`.
+    """
+    return _remembered(query) if len(query) <= REMEMBERED_BYTES else _remembered.__wrapped__(query)
+
+
+# A client asks for the same again and again.
+@lru_cache(maxsize=256)
+def _remembered(query: bytes) -> PredictRequest:
+    return PredictRequest.model_construct(inputs=None, **dict(query_of(query, Knobs)))
 
 
 def _media_type(headers: Mapping[bytes, bytes]) -> bytes:

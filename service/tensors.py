@@ -137,7 +137,7 @@ def _check_kind(array: npt.NDArray[Any], expected: Tensor) -> None:
 
 def _convert(array: npt.NDArray[Any], expected: Tensor) -> npt.NDArray[Any]:
     dtype = np.dtype(expected.dtype)
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and array.dtype != dtype:
         limits = np.iinfo(dtype)
         if array.min() < limits.min or array.max() > limits.max:
             raise WrongDtype(

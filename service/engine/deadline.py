@@ -24,9 +24,8 @@ class Clock(Protocol):
 class MonotonicClock:
     """The system's monotonic clock."""
 
-    def now(self) -> float:
-        """Seconds since an arbitrary origin; never goes back."""
-        return time.monotonic()
+    # Asked a dozen times for each request: the function itself, without a method around it.
+    now = staticmethod(time.monotonic)
 
     def at_wall(self, wall_ns: int) -> float:
         """That instant; now if it is in the future or so long ago that the wall clock must have been set."""

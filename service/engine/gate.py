@@ -181,6 +181,9 @@ class Gate:
         self.turns.answer(ticket.deadline.answer_by, lambda: _set(future, stopped_by))
 
     def _refusal(self, ticket: Ticket, running: Running) -> QueueFull | None:
+        if running is IDLE and not self.rows_in_flight and ticket.rows <= self._max_queue_rows:
+            # Nothing is before it: whether it can be done at all, the scheduler says.
+            return None
         backlog_s = self._backlog_s()
         if self.rows_in_flight + ticket.rows > self._max_queue_rows or backlog_s > self._max_queue_s:
             return QueueFull("The queue is full: send the request again later.", backlog_s)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
 
 from bundle import Manifest
@@ -65,7 +66,7 @@ class Profile:
 
     def at_start(self, rows: int) -> Values:
         """Expected right answers of `rows` samples after 0, 1, 2, ... members."""
-        return (0.0, *(rows * accuracy for accuracy in accumulate(self.accuracy, max)))
+        return _at_start(self.accuracy, rows)
 
     def after(self, members: int, confidences: Sequence[float]) -> Values:
         """Expected right answers of these samples after `members` members, one more, ... all.
@@ -80,3 +81,9 @@ class Profile:
         # The last band ends at 1, which rounding may exceed.
         bands = [ahead[min(bisect_left(edges, confidence), len(edges) - 1)] for confidence in confidences]
         return bands[0] if len(bands) == 1 else tuple(map(sum, zip(*bands, strict=True)))
+
+
+# Asked for every request, and most have as many rows as others.
+@lru_cache(maxsize=256)
+def _at_start(accuracy: Values, rows: int) -> Values:
+    return (0.0, *(rows * reached for reached in accumulate(accuracy, max)))

@@ -226,7 +226,7 @@ class Ticket:
             answer = logits.copy()
         else:
             self.total = logits.copy() if self.total is None else self.total + logits
-            answer = self.total / np.float32(self.depth)
+            answer = self.total if self.depth == 1 else self.total / np.float32(self.depth)
         if self.remaining is None or self.published is None:
             whole, members = answer, np.full(len(answer), self.depth, np.intp)
         else:

@@ -13,7 +13,7 @@ from fastapi import Request
 
 from bundle import Manifest
 from service.connection import hang_up
-from service.context import Context, context_of
+from service.context import Context
 from service.deployments import Deployment
 from service.engine.deadline import Deadline
 from service.engine.gate import Outcome, QueueFull
@@ -100,14 +100,13 @@ def check_open(context: Context) -> None:
         raise WarmingUp("The service is measuring its members: send the request again in a moment.", 1)
 
 
-async def run(request: Request, ticket: Ticket, deployment: Deployment) -> Outcome:
+async def run(request: Request, ticket: Ticket, deployment: Deployment, context: Context) -> Outcome:
     """Let the engine run a ticket until its deadline, its deployment kept on the device.
 
     Raises:
         Overloaded: the queue is full.
         HungUp: the client went away.
     """
-    context = context_of(request)
     with context.repository.lease(deployment):
         try:
             outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
@@ -218,8 +217,11 @@ def _softmax(published: Published, manifest: Manifest) -> tuple[npt.NDArray[np.f
     """Calibrated probabilities before they are scaled, 1 for each row's winner, (rows, classes), and their sums."""
     logits, used = published.logits, published.members_by_row.tolist()
     temperatures = [manifest.prefixes[members - 1].temperature for members in used]
-    weights = np.exp((logits - logits.max(axis=1, keepdims=True)) / np.array(temperatures, np.float32)[:, None])
-    return weights, weights.sum(axis=1)
+    scale = np.array(temperatures, np.float32)[:, None] if len(set(used)) > 1 else np.float32(temperatures[0])
+    # The reductions themselves: the methods of an array go through several more calls.
+    above = logits - np.maximum.reduce(logits, axis=1, keepdims=True)
+    weights = np.exp(above / scale)
+    return weights, np.add.reduce(weights, axis=1)
 
 
 def _no_prefix(stopped_by: StoppedBy, ticket: Ticket, context: Context) -> NoPrefixInTime | MemberFailed | ShuttingDown:

@@ -45,7 +45,7 @@ async def continue_(request_id: str, request: Request) -> Response:
     visit.model = kept.deployment.key
     stopped_by: StoppedBy | None = None
     try:
-        outcome = await run(request, ticket, kept.deployment)
+        outcome = await run(request, ticket, kept.deployment, context)
         published = published_of(outcome, ticket, visit, context)
         stopped_by = outcome.stopped_by
     finally:

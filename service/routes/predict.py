@@ -42,7 +42,7 @@ async def predict(request: Request) -> Response:
     wanted = await read_predict(request)
     as_array = _wanted_array(visit, wanted)
     ticket, deployment = admit(wanted, visit, context)
-    outcome = await run(request, ticket, deployment)
+    outcome = await run(request, ticket, deployment, context)
     published = published_of(outcome, ticket, visit, context)
     kept_ms = keep(ticket, deployment, outcome.stopped_by, wanted.keep_ms, context)
     head = close(outcome, ticket, deployment, wanted.deadline_ms, visit, context) | {"kept_ms": kept_ms}

@@ -16,6 +16,7 @@ from bundle import Bundle
 from bundle.reference import running_average
 from service import npy
 from service.app import create_app
+from service.body import REMEMBERED_BYTES
 from service.client import AnytimeClient, AnytimeError, AsyncAnytimeClient
 from service.schemas import PredictResponse, Progress
 from service.settings import Settings
@@ -80,6 +81,20 @@ def test_the_answer_too_is_an_array(tiny_bundle: Bundle, client: AnytimeClient):
     np.testing.assert_allclose(probabilities, np.exp(expected) / np.exp(expected).sum(1, keepdims=True), atol=1e-5)
     assert client.predict_array(x.tolist()).values.tolist() == probabilities.tolist()
     assert client.feedback("seven", expected.argmax(1).tolist()).correct == 4
+
+
+def test_requests_with_the_same_query_share_nothing_else(tiny_bundle: Bundle, client: AnytimeClient):
+    for seed in range(3):
+        x = samples(2, seed)
+        *_, expected = running_average(tiny_bundle, x)
+        answer = client.predict(x, outputs=["logits"], deadline_ms=60_000)
+        np.testing.assert_allclose(logits_of(answer), expected, atol=1e-5)
+
+
+def test_a_long_query_is_read_as_a_short_one_is(server: Server):
+    name = "m" * 2 * REMEMBERED_BYTES
+    response = httpx.post(f"{server.url}/predict?model={name}", content=npy.encode(samples(1)), headers=BINARY)
+    assert (response.status_code, response.json()["code"]) == (404, "unknown_model")
 
 
 @pytest.mark.parametrize("spelt", ["Application/Octet-Stream", "application/octet-stream; charset=binary"])
