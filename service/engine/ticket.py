@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -228,7 +229,7 @@ class Ticket:
             self.total = logits.copy() if self.total is None else self.total + logits
             answer = self.total if self.depth == 1 else self.total / np.float32(self.depth)
         if self.remaining is None or self.published is None:
-            whole, members = answer, np.full(len(answer), self.depth, np.intp)
+            whole, members = answer, _all_at(self.depth, len(answer))
         else:
             whole, members = self.published.logits.copy(), self.published.members_by_row.copy()
             whole[self.remaining], members[self.remaining] = answer, self.depth
@@ -256,3 +257,12 @@ class Ticket:
         self.inputs = self.inputs[rows]
         self.total = None if self.total is None else self.total[rows]
         self.remaining = rows if self.remaining is None else self.remaining[rows]
+
+
+# Most requests have one row, and nobody changes what is published.
+@lru_cache(maxsize=256)
+def _all_at(depth: int, rows: int) -> Rows:
+    """The depth of each row where all are at the same."""
+    members = np.full(rows, depth, np.intp)
+    members.flags.writeable = False
+    return members
