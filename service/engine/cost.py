@@ -68,6 +68,10 @@ class CostModel:
         """Whether a step is to have one thread, whatever was chosen at warm-up."""
         return self._members[model][member].on_one_thread(rows)
 
+    def doubtful(self, model: str, member: int, rows: int, now: float) -> bool:
+        """Whether such a step should have more than its one thread, to see whether that is still worse."""
+        return self._members[model][member].doubtful(rows, now)
+
     def observe(
         self, model: str, member: int, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False
     ) -> None:

@@ -10,6 +10,7 @@ Standard library only; the caller brings the time.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
@@ -23,6 +24,9 @@ MEMORY_S = 10.0
 
 WORTH_SHARING = 1.25
 """A step that takes more from others, more threads say, must be faster by this factor."""
+
+TRY_INTERVAL_S = 1.0
+"""Threads that are not worth it now are tried again this long after they last shared a step."""
 
 FEW_STEPS = 20
 """Among fewer, a single slow one is doubted: of a few steps the 95 % quantile is the slowest, and after one hiccup in a
@@ -52,7 +56,8 @@ class MemberCost:
         )
         self._rehearsed_ratio = at_quantile(ratios, safety)
         few = FEW_STEPS if rehearsed else 0
-        self._ratios = RecentQuantile(safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, few)
+        self._looking_back = safety, WINDOW_STEPS, MEMORY_S, self._rehearsed_ratio, few
+        self._ratios = RecentQuantile(*self._looking_back)
         self._curve: dict[int, float] = {}
         self._predicted: dict[int, float] = {}
         self.ratio = self._rehearsed_ratio
@@ -85,6 +90,10 @@ class MemberCost:
         """Whether a step of `rows` rows is to have one thread, whatever was chosen at warm-up; from any thread."""
         return False
 
+    def doubtful(self, rows: int, now: float) -> bool:
+        """Whether a step that is to have one thread should have more, to see whether that is still worse."""
+        return False
+
     def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
         """Learn from a step of `rows` rows that ended at `now`; whether predictions may have changed."""
         self._ratios.add(duration_s / self.curve(rows), now)
@@ -105,6 +114,10 @@ class MemberCost:
         """Until when predictions stay as they are, unless something is learned."""
         return self._ratios.holds_until
 
+    def _forget(self) -> None:
+        """What was learned says nothing any more."""
+        self._ratios = RecentQuantile(*self._looking_back)
+
     def _refresh(self, now: float) -> bool:
         ratio = self._ratios.get(now)
         if ratio is None:
@@ -123,7 +136,8 @@ class SharedCost(MemberCost):
 
     On an idle machine, where that was found to pay, it does. But threads that share the work of a step wait for each
     other, and where the event loop or a neighbour takes one's core all of them do: then a step on one thread is no
-    longer, and leaves the others alone. So what either takes is learned, and compared.
+    longer, and leaves the others alone. So what either takes is learned, and compared; and threads that are left alone
+    are tried again now and then (`doubtful`), lest what is over be remembered longer than it lasted.
 
     Args:
         durations_s: rehearsed durations by batch size, as warm-up has chosen to run it.
@@ -139,16 +153,25 @@ class SharedCost(MemberCost):
     ) -> None:
         super().__init__(durations_s, safety)
         self._alone = MemberCost(on_one_thread_s, safety)
+        self._tried_at = -math.inf
         self._times: dict[int, float] = {}
         """By rows: how many times as long one thread takes, by warm-up."""
 
     def on_one_thread(self, rows: int) -> bool:
         """By what half of the latest steps took no longer than."""
+        return self._times_as_long(rows) <= self._worth()
+
+    def doubtful(self, rows: int, now: float) -> bool:
+        """If threads have not shared such a step for a while that by warm-up they should."""
+        return now >= self._tried_at + TRY_INTERVAL_S and WORTH_SHARING < self._times_as_long(rows) <= self._worth()
+
+    def _times_as_long(self, rows: int) -> float:
+        """How many times as long one thread takes, by warm-up."""
         # Asked with each prediction, which the scheduler wants far more often than a step ends.
         times = self._times.get(rows)
         if times is None:
             times = self._times[rows] = self._alone.curve(rows) / self.curve(rows)
-        return times <= self._worth()
+        return times
 
     def _worth(self) -> float:
         """How many times as long one thread may take by warm-up to be better now."""
@@ -168,7 +191,13 @@ class SharedCost(MemberCost):
     def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
         """Learn of the way that the step was run; see `MemberCost.observe`."""
         learner = self._alone.observe if on_one_thread else super().observe
-        before, changed = self._worth(), learner(rows, duration_s, now)
+        before = self._worth()
+        if not on_one_thread:
+            if duration_s * WORTH_SHARING < self._alone.usually(rows) and self.on_one_thread(rows):
+                # Whatever made it slow is over.
+                self._forget()
+            self._tried_at = now
+        changed = learner(rows, duration_s, now)
         low, high = sorted((before, self._worth()))
         return changed or any(low < times <= high for times in list(self._times.values()))
 

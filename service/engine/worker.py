@@ -27,6 +27,9 @@ from service.engine.ticket import Logits, StoppedBy, Ticket
 
 log = logging.getLogger(__name__)
 
+PATIENT = 4.0
+"""Times as long as predicted that a step may take in which something is tried."""
+
 Result = TypeVar("Result")
 
 
@@ -255,9 +258,9 @@ class Worker:
             return
         if not self._executor.halts:
             step = step._replace(halt=None)
-        until = started + self._costs.predict(step.model, step.member, step.rows, started)
-        self.running = Running(until, step, started)
-        if self._costs.on_one_thread(step.model, step.member, step.rows):
+        seconds = self._costs.predict(step.model, step.member, step.rows, started)
+        self.running = Running(started + seconds, step, started)
+        if self._costs.on_one_thread(step.model, step.member, step.rows) and not self._may_try(step, seconds, started):
             step = step._replace(on_one_thread=True)
         try:
             logits = self._executor.run(step)
@@ -279,6 +282,11 @@ class Worker:
         failed = set(publish(step, step.member, logits, self._manifests[step.model], self._executor))
         self._scheduler.fail(failed)
         self._scheduler.complete((ticket for ticket in step.tickets if ticket not in failed), self._clock.now())
+
+    def _may_try(self, step: Step, seconds: float, now: float) -> bool:
+        """Whether more threads than one are tried again, in a step that may as well last longer than predicted."""
+        doubtful = self._costs.doubtful(step.model, step.member, step.rows, now)
+        return doubtful and all(ticket.deadline.slack(now, PATIENT * seconds) >= 0 for ticket in step.tickets)
 
     def _run_together(self, step: Step, started: float) -> None:
         """Run members side by side or in one go, and publish each prefix when its member and those before it end."""

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.cost import CostModel, batch_sizes
-from service.engine.member_cost import MEMORY_S, MemberCost, SharedCost
+from service.engine.member_cost import MEMORY_S, TRY_INTERVAL_S, MemberCost, SharedCost
 from service.engine.recent import at_quantile
 from service.engine.wave_costs import WaveCosts
 
@@ -142,6 +142,23 @@ def test_threads_that_wait_for_each_other_are_left_alone_for_a_while():
     assert cost.holds_until == pytest.approx(MEMORY_S), "of what is forgotten first"
     assert cost.predict(1, MEMORY_S + 0.1) == pytest.approx(0.010), "they are tried again"
     assert not cost.on_one_thread(1)
+
+
+def test_threads_that_were_left_alone_are_tried_again_and_again():
+    cost = shared()
+    assert not cost.doubtful(1, 0.0), "they share already"
+    for now in (0.0, 1.0):
+        for _ in range(2):
+            cost.observe(1, 0.020, now=now)
+        assert cost.on_one_thread(1)
+        assert [cost.doubtful(1, now + later) for later in (0.0, 0.9, TRY_INTERVAL_S)] == [False, False, True]
+    assert not cost.doubtful(4, 9.0), "at warm-up they were no faster"
+    cost.observe(1, 0.017, now=1.5, on_one_thread=True)
+    cost.observe(1, 0.015, now=2.0)
+    assert cost.on_one_thread(1), "not enough faster"
+    cost.observe(1, 0.011, now=3.0)
+    assert not cost.on_one_thread(1)
+    assert (cost.predict(1, 3.0), cost.usually(1)) == (pytest.approx(0.010), pytest.approx(0.010)), "all is forgotten"
 
 
 def test_one_thread_that_is_slowed_more_gives_way():

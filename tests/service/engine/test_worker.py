@@ -254,6 +254,21 @@ def test_a_step_has_one_thread_where_that_is_no_slower_and_teaches_what_one_thre
     assert shared.usual == 1.0
 
 
+def test_more_threads_are_tried_again_for_those_who_have_time(bench: Callable[[Executor], Bench]):
+    subject = bench(CpuExecutor(threads=2))
+    before = MonotonicClock().now() - 2
+    # Steps last longer than the deadline of the first request allows to find out about.
+    shared = SharedCost({1: [200.0]}, {1: [1000.0]}, 0.95)
+    for _ in range(2):
+        shared.observe(1, 2000.0, before)
+    subject.worker.call(lambda: subject.costs._members["tiny/1"].__setitem__(1, shared)).result(60)
+    subject.run(ticket(arrived=MonotonicClock().now(), budget_s=3600.0))
+    assert [step.on_one_thread for step in subject.steps] == [False, True, False]
+    subject.run(forever())
+    assert [step.on_one_thread for step in subject.steps[3:]] == [False, False, False]
+    assert not shared.on_one_thread(1), "it was fast"
+
+
 def test_stopping_settles_what_waits(bench: Callable[[Executor], Bench]):
     executor = HeldExecutor(held=0)
     subject, running, waiting = bench(executor), forever(seed=1), forever(seed=2)
