@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import gc
 
+import numpy as np
 import pytest
+from starlette.requests import Request
+from starlette.types import Message
 
-from service.body import parse
+from service import npy
+from service.body import NPY, parse, read_predict
 from service.errors import MalformedBody
+from service.ingress import Visit
 from service.schemas import ContinueRequest, PredictRequest
 
 
@@ -39,3 +45,20 @@ def test_no_garbage_is_collected_while_lists_are_made():
     finally:
         gc.callbacks.remove(note)
     assert len(begun) < 10, "one a few hundred lists, if it went on"
+
+
+def read(inputs: np.ndarray, query: bytes) -> PredictRequest:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": npy.encode(inputs)}
+
+    visit = Visit("", 0.0, {b"content-type": NPY})
+    scope = {"type": "http", "query_string": query, "state": {"visit": visit}}
+    return asyncio.run(read_predict(Request(scope, receive)))
+
+
+def test_requests_with_the_same_query_share_nothing_else():
+    one, other, third = (
+        read(np.full((1, 2), value), query) for value, query in [(1, b""), (2, b""), (3, b"priority=4")]
+    )
+    assert [request.inputs.tolist() for request in (one, other, third)] == [[[1, 1]], [[2, 2]], [[3, 3]]]
+    assert [request.priority for request in (one, other, third)] == [0, 0, 4]

@@ -83,14 +83,6 @@ def test_the_answer_too_is_an_array(tiny_bundle: Bundle, client: AnytimeClient):
     assert client.feedback("seven", expected.argmax(1).tolist()).correct == 4
 
 
-def test_requests_with_the_same_query_share_nothing_else(tiny_bundle: Bundle, client: AnytimeClient):
-    for seed in range(3):
-        x = samples(2, seed)
-        *_, expected = running_average(tiny_bundle, x)
-        answer = client.predict(x, outputs=["logits"], deadline_ms=60_000)
-        np.testing.assert_allclose(logits_of(answer), expected, atol=1e-5)
-
-
 def test_a_long_query_is_read_as_a_short_one_is(server: Server):
     name = "m" * 2 * REMEMBERED_BYTES
     response = httpx.post(f"{server.url}/predict?model={name}", content=npy.encode(samples(1)), headers=BINARY)
