@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from service.engine.fused_costs import FusedCosts
-from service.engine.member_cost import MemberCost
+from service.engine.shared_cost import Cost
 from service.engine.wave_costs import WaveCosts
 
 
@@ -11,17 +13,17 @@ class CostModel:
     """Predicted durations of all members of all served models."""
 
     def __init__(self) -> None:
-        self._members: dict[str, list[MemberCost]] = {}
+        self._members: dict[str, list[Cost]] = {}
         self._waves: dict[str, WaveCosts] = {}
         self._fused: dict[str, FusedCosts] = {}
         self._each: dict[tuple[str, int], tuple[list[float], float]] = {}
 
     def add(
-        self, model: str, members: list[MemberCost], waves: WaveCosts | None = None, fused: FusedCosts | None = None
+        self, model: str, members: Sequence[Cost], waves: WaveCosts | None = None, fused: FusedCosts | None = None
     ) -> None:
         """Start to predict for a model's members, and for its waves and its groups if any are to be run."""
         self.remove(model)
-        self._members[model] = members
+        self._members[model] = list(members)
         if waves is not None:
             self._waves[model] = waves
         if fused is not None:
@@ -53,7 +55,7 @@ class CostModel:
             return known[0]
         members = self._members[model]
         each = [member.predict(rows, now) for member in members]
-        self._each[model, rows] = each, min(member.holds_until for member in members)
+        self._each[model, rows] = each, min(member.holds_until(rows) for member in members)
         return each
 
     def typical(self, model: str, member: int, rows: int) -> float:
@@ -65,7 +67,7 @@ class CostModel:
         return self._members[model][member].usually(rows)
 
     def on_one_thread(self, model: str, member: int, rows: int) -> bool:
-        """Whether a step is to have one thread, whatever was chosen at warm-up."""
+        """Whether a step is to have one thread where it could have more."""
         return self._members[model][member].on_one_thread(rows)
 
     def doubtful(self, model: str, member: int, rows: int, now: float) -> bool:

@@ -64,8 +64,8 @@ class CpuExecutor:
         one = CpuMember(bundle, index, 1)
         if self._threads == 1:
             return ThreadedMember([one])
-        spread = SpreadMember(one, self._pool, self._threads)
-        return ThreadedMember([one, spread, CpuMember(bundle, index, self._threads)])
+        several = CpuMember(bundle, index, self._threads)
+        return ThreadedMember([one, SpreadMember(one, several, self._pool, self._threads), several])
 
     def _open_chunk(self, bundle: Bundle, index: int) -> ThreadedMember:
         return ThreadedMember([ChunkMember(bundle, index, CPU, count) for count in sorted({1, self._threads})])

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from bundle import Manifest
 from service.engine.arrivals import Arrivals
 from service.engine.cost import CostModel
-from service.engine.member_cost import MemberCost
 from service.engine.plan import MARGIN
+from service.engine.shared_cost import Cost
 from service.engine.step import Key
 from service.engine.ticket import Ticket
 from service.engine.width import gain, members_wanted
@@ -28,7 +28,7 @@ MAX_PARAMETERS = 4_000_000
 """Of a group: its weights are in memory once more."""
 
 
-def groups(manifest: Manifest, costs: Sequence[MemberCost]) -> tuple[range, ...]:
+def groups(manifest: Manifest, costs: Sequence[Cost]) -> tuple[range, ...]:
     """Members to try in one run: those that follow each other and take up to GRAIN_S on one row, in turn.
 
     Args:

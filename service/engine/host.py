@@ -21,11 +21,11 @@ from service.engine.executor import Executor, Fusion
 from service.engine.fused_costs import FusedCosts
 from service.engine.fusion import NotFusible
 from service.engine.grain import groups
-from service.engine.member_cost import MemberCost
 from service.engine.providers import first_line
 from service.engine.race import Race
 from service.engine.rehearsal import Rehearsal
 from service.engine.scheduler import Scheduler
+from service.engine.shared_cost import Cost
 from service.engine.stream import stream_key
 from service.engine.wave_costs import WaveCosts
 from service.engine.waves import wide_waves
@@ -140,7 +140,7 @@ class Host:
             log.info("%s: %s", model, together)
 
     async def _fuse(
-        self, model: str, bundle: Bundle, costs: Sequence[MemberCost]
+        self, model: str, bundle: Bundle, costs: Sequence[Cost]
     ) -> tuple[tuple[Raced, ...], FusedCosts | None]:
         """Which small members will run in one go, and what that takes if any will."""
         found, fusion = groups(bundle.manifest, costs), self.executor.fusion
@@ -151,7 +151,7 @@ class Host:
         except NotFusible as error:
             log.info("%s: no members are run in one go: %s", model, error)
             return (), None
-        races = [Race(self.executor, fusion, model, group, self._max_batch_rows, self._clock) for group in found]
+        races = [Race(self.executor, fusion, model, group, costs, self._max_batch_rows, self._clock) for group in found]
         for race in races:
             await self._walk(race.advance)
         fused = judge_groups(races)
@@ -159,13 +159,14 @@ class Host:
         durations_s = {race.members: race.durations_s for race in races if race.members in used}
         return fused, FusedCosts(durations_s, used, self._safety) if used else None
 
-    async def _race(self, model: str, manifest: Manifest, costs: list[MemberCost]) -> tuple[Verdict, WaveCosts | None]:
+    async def _race(self, model: str, manifest: Manifest, costs: Sequence[Cost]) -> tuple[Verdict, WaveCosts | None]:
         """How the members will run, and what waves take if any will."""
         reason, lanes = hindrance(self._execution, manifest, self.executor), self.executor.lanes
         if reason is not None or lanes is None:
             return Verdict(reason or ""), None
         races = [
-            Race(self.executor, lanes, model, wave, self._max_batch_rows, self._clock) for wave in wide_waves(manifest)
+            Race(self.executor, lanes, model, wave, costs, self._max_batch_rows, self._clock)
+            for wave in wide_waves(manifest)
         ]
         for race in races:
             await self._walk(race.advance)
@@ -202,7 +203,7 @@ class Host:
         await asyncio.wrap_future(self._worker.call(free))
         self.verdicts.pop(model, None)
 
-    async def _rehearse(self, key: str, members: int) -> list[MemberCost]:
+    async def _rehearse(self, key: str, members: int) -> list[Cost]:
         rehearsal = Rehearsal(self.executor, key, members, self._max_batch_rows, self._clock)
         await self._walk(rehearsal.advance)
         return rehearsal.costs(self._safety)

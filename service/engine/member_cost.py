@@ -10,7 +10,6 @@ Standard library only; the caller brings the time.
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
@@ -21,12 +20,6 @@ WINDOW_STEPS = 64
 
 MEMORY_S = 10.0
 """Age at which a measured ratio no longer counts."""
-
-WORTH_SHARING = 1.25
-"""A step that takes more from others, more threads say, must be faster by this factor."""
-
-TRY_INTERVAL_S = 1.0
-"""Threads that are not worth it now are tried again this long after they last shared a step."""
 
 FEW_STEPS = 20
 """Among fewer, a single slow one is doubted: of a few steps the 95 % quantile is the slowest, and after one hiccup in a
@@ -87,7 +80,7 @@ class MemberCost:
         return self.curve(rows) * self.usual
 
     def on_one_thread(self, rows: int) -> bool:
-        """Whether a step of `rows` rows is to have one thread, whatever was chosen at warm-up; from any thread."""
+        """Whether a step of `rows` rows is to have one thread where it could have more; from any thread."""
         return False
 
     def doubtful(self, rows: int, now: float) -> bool:
@@ -109,12 +102,11 @@ class MemberCost:
             seconds = self._predicted[rows] = self.curve(rows) * self.ratio
         return seconds
 
-    @property
-    def holds_until(self) -> float:
-        """Until when predictions stay as they are, unless something is learned."""
+    def holds_until(self, rows: int) -> float:
+        """Until when predictions for `rows` rows stay as they are, unless something is learned."""
         return self._ratios.holds_until
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """What was learned says nothing any more."""
         self._ratios = RecentQuantile(*self._looking_back)
 
@@ -129,79 +121,3 @@ class MemberCost:
         self.ratio = ratio
         self._predicted.clear()
         return True
-
-
-class SharedCost(MemberCost):
-    """Of a member whose work several threads may share.
-
-    On an idle machine, where that was found to pay, it does. But threads that share the work of a step wait for each
-    other, and where the event loop or a neighbour takes one's core all of them do: then a step on one thread is no
-    longer, and leaves the others alone. So what either takes is learned, and compared; and threads that are left alone
-    are tried again now and then (`doubtful`), lest what is over be remembered longer than it lasted.
-
-    Args:
-        durations_s: rehearsed durations by batch size, as warm-up has chosen to run it.
-        on_one_thread_s: on one thread.
-        safety: quantile of the ratios that predictions use.
-    """
-
-    def __init__(
-        self,
-        durations_s: Mapping[int, Sequence[float]],
-        on_one_thread_s: Mapping[int, Sequence[float]],
-        safety: float,
-    ) -> None:
-        super().__init__(durations_s, safety)
-        self._alone = MemberCost(on_one_thread_s, safety)
-        self._tried_at = -math.inf
-        self._times: dict[int, float] = {}
-        """By rows: how many times as long one thread takes, by warm-up."""
-
-    def on_one_thread(self, rows: int) -> bool:
-        """By what half of the latest steps took no longer than."""
-        return self._times_as_long(rows) <= self._worth()
-
-    def doubtful(self, rows: int, now: float) -> bool:
-        """If threads have not shared such a step for a while that by warm-up they should."""
-        return now >= self._tried_at + TRY_INTERVAL_S and WORTH_SHARING < self._times_as_long(rows) <= self._worth()
-
-    def _times_as_long(self, rows: int) -> float:
-        """How many times as long one thread takes, by warm-up."""
-        # Asked with each prediction, which the scheduler wants far more often than a step ends.
-        times = self._times.get(rows)
-        if times is None:
-            times = self._times[rows] = self._alone.curve(rows) / self.curve(rows)
-        return times
-
-    def _worth(self) -> float:
-        """How many times as long one thread may take by warm-up to be better now."""
-        # A coarse clock may find that steps take no time.
-        return WORTH_SHARING * self.usual / max(self._alone.usual, 1e-9)
-
-    def usually(self, rows: int) -> float:
-        """Of the way that a step would be run; see `MemberCost.usually`."""
-        return self._alone.usually(rows) if self.on_one_thread(rows) else super().usually(rows)
-
-    def predict(self, rows: int, now: float) -> float:
-        """Of the way that a step would be run; see `MemberCost.predict`."""
-        # Both are asked, because both forget what is old.
-        seconds, alone_s = super().predict(rows, now), self._alone.predict(rows, now)
-        return alone_s if self.on_one_thread(rows) else seconds
-
-    def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
-        """Learn of the way that the step was run; see `MemberCost.observe`."""
-        learner = self._alone.observe if on_one_thread else super().observe
-        before = self._worth()
-        if not on_one_thread:
-            if duration_s * WORTH_SHARING < self._alone.usually(rows) and self.on_one_thread(rows):
-                # Whatever made it slow is over.
-                self._forget()
-            self._tried_at = now
-        changed = learner(rows, duration_s, now)
-        low, high = sorted((before, self._worth()))
-        return changed or any(low < times <= high for times in list(self._times.values()))
-
-    @property
-    def holds_until(self) -> float:
-        """Of both ways; see `MemberCost.holds_until`."""
-        return min(super().holds_until, self._alone.holds_until)

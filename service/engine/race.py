@@ -6,7 +6,7 @@ machine for a while slows both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from service.engine.cost import batch_sizes
@@ -14,6 +14,7 @@ from service.engine.deadline import Clock
 from service.engine.executor import Executor, Together
 from service.engine.recent import at_quantile
 from service.engine.rehearsal import BUDGET_S, MAX_RUNS, MIN_RUNS
+from service.engine.shared_cost import Cost
 from service.engine.step import Step
 
 UNCOUNTED_HEATS = 2
@@ -38,12 +39,23 @@ class Heat:
 
 
 class Race:
-    """Measures members of a loaded model, a wave or a group; used on the thread that owns the device."""
+    """Measures members of a loaded model, a wave or a group; used on the thread that owns the device.
+
+    One after another each member runs the way that `costs`, of all members, say.
+    """
 
     def __init__(
-        self, executor: Executor, together: Together, model: str, members: range, max_batch_rows: int, clock: Clock
+        self,
+        executor: Executor,
+        together: Together,
+        model: str,
+        members: range,
+        costs: Sequence[Cost],
+        max_batch_rows: int,
+        clock: Clock,
     ) -> None:
         self.members = members
+        self._costs = costs
         self.durations_s: dict[int, list[float]] = {}
         """Of all of them together, by batch size."""
         self._in_turn_s: dict[int, list[float]] = {}
@@ -73,7 +85,8 @@ class Race:
                 yield durations[-1]
                 spent_s = 0.0
                 for member in self.members:
-                    spent_s += (ran_s := self._run(Step(model, member, (), rows)))
+                    alone = Step(model, member, (), rows, on_one_thread=self._costs[member].on_one_thread(rows))
+                    spent_s += (ran_s := self._run(alone))
                     yield ran_s
                 in_turn.append(spent_s)
 

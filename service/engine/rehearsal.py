@@ -1,19 +1,21 @@
 """Warm-up: run every member at every batch size on zeros, and time it.
 
 First runs are slow (memory arenas grow, kernels are chosen, graphs are captured), so they are not counted. Where the
-executor knows several ways to run a member, the fastest is found and chosen before the member is timed. A model is
-rehearsed run by run, so that one which is loaded under traffic can be measured between the steps of requests; see
-`Host`.
+executor knows several ways to run a member, the best of those that share its work among threads is found and chosen.
+It and the way on one thread are both timed, the better one longer, for either may be better later (`SharedCost`). A
+model is rehearsed run by run, so that one which is loaded under traffic can be measured between the steps of requests;
+see `Host`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator, Sequence
 
 from service.engine.cost import batch_sizes
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
-from service.engine.member_cost import WORTH_SHARING, MemberCost, SharedCost
+from service.engine.member_cost import MemberCost
+from service.engine.shared_cost import WORTH_SHARING, Cost, SharedCost
 from service.engine.step import Step
 
 UNCOUNTED_RUNS = 4
@@ -23,13 +25,15 @@ BUDGET_S = 0.2
 """Time to spend on one member at one batch size, between MIN_RUNS and MAX_RUNS runs."""
 TRIALS = 7
 """Counted runs of each way, at most: while they take less than BUDGET_S together."""
+CLEARLY = 0.8
+"""Of the turns, that a way which takes more must win by WORTH_SHARING: on a busy machine either wins some."""
 WORTH_SHARING_S = 1e-4
 """What the first way does sooner than this is not tried further: to wake another thread takes half as long."""
 
 
 def rehearse(
     executor: Executor, model: str, members: int, max_batch_rows: int, safety: float, clock: Clock
-) -> list[MemberCost]:
+) -> list[Cost]:
     """Measure a loaded model in one go, on a device that nobody else uses."""
     rehearsal = Rehearsal(executor, model, members, max_batch_rows, clock)
     while rehearsal.advance() is not None:
@@ -43,34 +47,47 @@ class Rehearsal:
     def __init__(self, executor: Executor, model: str, members: int, max_batch_rows: int, clock: Clock) -> None:
         self._executor = executor
         self._clock = clock
-        self._durations_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
-        self._on_one_thread_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
-        """Of those that were chosen to run otherwise at some batch size."""
+        self._alone_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
+        """Of each member, by batch size, the first way."""
+        self._shared_s: list[dict[int, list[float]]] = [{} for _ in range(members)]
+        """The best of the other ways, where they were tried."""
         self._runs = self._walk(model, batch_sizes(max_batch_rows))
 
     def advance(self) -> float | None:
         """Run one member once: its seconds, or None when all has been measured."""
         return next(self._runs, None)
 
-    def costs(self, safety: float) -> list[MemberCost]:
+    def costs(self, safety: float) -> list[Cost]:
         """What was measured, member by member; `safety` is the quantile that predictions use."""
+        now = self._clock.now()
         return [
-            SharedCost(durations, durations | alone, safety) if alone else MemberCost(durations, safety)
-            for durations, alone in zip(self._durations_s, self._on_one_thread_s, strict=True)
+            SharedCost(shared, alone, safety, now) if shared else MemberCost(alone, safety)
+            for shared, alone in zip(self._shared_s, self._alone_s, strict=True)
         ]
 
     def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
-        for member, durations in enumerate(self._durations_s):
+        for member, alone in enumerate(self._alone_s):
             for rows in sizes:
                 step = Step(model, member, (), rows)
-                yield from self._try_ways(step)
-                yield from self._time(step, durations.setdefault(rows, []))
+                trials_s = yield from self._try_ways(step)
+                if len(trials_s) < 2:
+                    yield from self._time(step, alone.setdefault(rows, []))
+                    continue
+                alone[rows], self._shared_s[member][rows] = on_one, on_all = trials_s
+                if min(on_one) <= min(on_all) * WORTH_SHARING:
+                    yield from self._time(step._replace(on_one_thread=True), on_one)
+                else:
+                    yield from self._time(step, on_all)
 
-    def _try_ways(self, step: Step) -> Iterator[float]:
-        """Choose how the step's member is run; the ways in turn, so that a slow moment hits all alike."""
+    def _try_ways(self, step: Step) -> Generator[float, None, list[list[float]]]:
+        """Choose how the step's member is run on several threads: the seconds of this way after those of the first one.
+
+        The ways are tried in turn, so that a slow moment hits all alike. Nothing is returned where there is no other
+        way, or no reason to try it.
+        """
         ways = self._executor.ways(step.model, step.member)
         if ways < 2:
-            return
+            return []
         trials_s: list[list[float]] = [[] for _ in range(ways)]
         for trial in range(1 + TRIALS):
             for way in range(ways):
@@ -80,15 +97,15 @@ class Rehearsal:
                 if trial:
                     trials_s[way].append(ran_s)
                 if trial and min(trials_s[0]) < WORTH_SHARING_S:
-                    return
+                    return []
             if sum(map(sum, trials_s)) >= BUDGET_S:
                 break
-        fastest_s = [min(seconds) for seconds in trials_s]
-        enough_s = min(fastest_s) * WORTH_SHARING
-        chosen = next(way for way, seconds in enumerate(fastest_s) if seconds <= enough_s)
-        self._executor.choose(step, chosen)
-        if chosen:
-            self._on_one_thread_s[step.member][step.rows] = trials_s[0]
+        best = 1
+        for way in range(2, ways):
+            if _clearly_faster(trials_s[way], trials_s[best]):
+                best = way
+        self._executor.choose(step, best)
+        return [trials_s[0], trials_s[best]]
 
     def _time(self, step: Step, durations: list[float]) -> Iterator[float]:
         for _ in range(UNCOUNTED_RUNS):
@@ -101,3 +118,9 @@ class Rehearsal:
         started = self._clock.now()
         self._executor.run(step)
         return self._clock.now() - started
+
+
+def _clearly_faster(trials_s: Sequence[float], others_s: Sequence[float]) -> bool:
+    """Whether one way is worth what it takes more than another, which ran right before it or after it each time."""
+    won = sum(one * WORTH_SHARING <= other for one, other in zip(trials_s, others_s, strict=True))
+    return won >= CLEARLY * len(trials_s)

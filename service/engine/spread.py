@@ -22,17 +22,21 @@ class SpreadMember:
 
     Args:
         member: opened with one thread.
+        single: runs steps of one row, which cannot be shared out.
         pool: of one thread less than may compute at once: the caller's is the other.
         threads: that may compute at once.
     """
 
-    def __init__(self, member: CpuMember, pool: ThreadPoolExecutor, threads: int) -> None:
+    def __init__(self, member: CpuMember, single: CpuMember, pool: ThreadPoolExecutor, threads: int) -> None:
         self._member = member
+        self._single = single
         self._pool = pool
         self._threads = threads
 
     def run(self, step: Step) -> Logits:
         """Run on the rows of the step's tickets; see `Executor.run`."""
+        if step.rows == 1:
+            return self._single.run(step)
         member = self._member
         feed, outputs = member.feed(step), member.room(step.rows, whole=bool(step.tickets))
         self._fill(feed, outputs, step)

@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 from service.engine.member_cost import MemberCost
+from service.engine.shared_cost import Cost
 from service.engine.waves import makespan
 
 
@@ -26,7 +27,7 @@ class WaveCosts:
 
     def __init__(
         self,
-        members: Sequence[MemberCost],
+        members: Sequence[Cost],
         durations_s: Mapping[range, Mapping[int, Sequence[float]]],
         used: Mapping[range, Sequence[int]],
         lanes: int,

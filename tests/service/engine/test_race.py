@@ -7,8 +7,10 @@ import pytest
 from bundle import Bundle
 from service.engine.cuda import DeviceExecutor
 from service.engine.execution import Execution, hindrance, judge
+from service.engine.member_cost import MemberCost
 from service.engine.providers import CPU
 from service.engine.race import MARGIN, MIN_RUNS, UNCOUNTED_HEATS, Race
+from service.engine.shared_cost import SharedCost
 from service.engine.step import Step
 from tests.fakes import FakeClock, TimedExecutor, WideExecutor
 from tests.tiny_dag import write_dag
@@ -30,7 +32,12 @@ def raced(bundle: Bundle, wave_s: float, largest: int = 1) -> tuple[Race, WideEx
 
     executor = WideExecutor(clock, seconds)
     executor.load("tiny/1", bundle)
-    race = Race(executor, executor.lanes, "tiny/1", range(1, 4), largest, clock)
+    costs = [
+        MemberCost({1: [0.1]}, 0.95),
+        SharedCost({1: [0.1]}, {1: [0.1]}, 0.95),
+        *[MemberCost({1: [0.1]}, 0.95)] * 2,
+    ]
+    race = Race(executor, executor.lanes, "tiny/1", range(1, 4), costs, largest, clock)
     while race.advance() is not None:
         pass
     return race, executor
@@ -42,6 +49,11 @@ def test_it_measures_both_ways_in_turns(apart: Bundle):
     assert (heat.rows, heat.together_s, heat.one_by_one_s) == (1, pytest.approx(0.2), pytest.approx(0.3))
     order = [(step.member, step.width) for step in executor.steps]
     assert order == [(1, 3)] * UNCOUNTED_HEATS + [(1, 3), (1, 1), (2, 1), (3, 1)] * MIN_RUNS
+    assert {(step.member, step.on_one_thread) for step in executor.steps if step.width == 1} == {
+        (1, True),
+        (2, False),
+        (3, False),
+    }, "as they would run in turn"
 
 
 @pytest.mark.parametrize(

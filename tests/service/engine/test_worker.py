@@ -16,11 +16,12 @@ from service.engine.cpu import CpuExecutor
 from service.engine.cuda import DeviceExecutor
 from service.engine.deadline import MonotonicClock
 from service.engine.executor import Executor
-from service.engine.member_cost import MemberCost, SharedCost
+from service.engine.member_cost import MemberCost
 from service.engine.profile import Profile
 from service.engine.providers import CPU
 from service.engine.publishing import publish
 from service.engine.scheduler import Scheduler
+from service.engine.shared_cost import SharedCost
 from service.engine.step import Settled, Step
 from service.engine.ticket import Exit, Logits, StoppedBy, Ticket
 from service.engine.worker import Worker, WorkerStopped
@@ -246,12 +247,12 @@ def test_a_step_has_one_thread_where_that_is_no_slower_and_teaches_what_one_thre
 ):
     subject = bench(CpuExecutor(threads=2))
     # Longer than any step, so that what they teach is seen.
-    shared = SharedCost({1: [60.0]}, {1: [50.0]}, 0.95)
+    shared = SharedCost({1: [60.0]}, {1: [50.0]}, 0.95, MonotonicClock().now())
     subject.worker.call(lambda: subject.costs._members["tiny/1"].__setitem__(1, shared)).result(60)
     subject.run(forever())
     assert [step.on_one_thread for step in subject.steps] == [False, True, False]
     assert shared._alone.usual < 1
-    assert shared.usual == 1.0
+    assert shared._sizes[1].shared.usual == 1.0
 
 
 def test_more_threads_are_tried_again_for_those_who_have_time(bench: Callable[[Executor], Bench]):

@@ -18,10 +18,11 @@ from bundle.reference import running_average
 from service.engine.cost import CostModel
 from service.engine.deadline import Deadline
 from service.engine.fused_costs import FusedCosts
-from service.engine.member_cost import MemberCost, SharedCost
+from service.engine.member_cost import MemberCost
 from service.engine.preemption import Preemption
 from service.engine.profile import Profile
 from service.engine.scheduler import Scheduler
+from service.engine.shared_cost import SharedCost
 from service.engine.step import IDLE, Settled, Step
 from service.engine.stream import Stream, stream_key
 from service.engine.ticket import Exit, StoppedBy, Ticket
