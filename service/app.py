@@ -162,6 +162,8 @@ def _assemble(
     costs = CostModel()
     gate = Gate(costs, clock, settings.max_queue_rows, settings.max_queue_ms / 1e3, settings.max_batch_rows)
 
+    costs.watch(gate.turns)
+
     def new_scheduler() -> Scheduler:
         return Scheduler(costs, settings.max_batch_rows)
 

@@ -99,6 +99,7 @@ class Gate:
 
     def post(self, settled: Sequence[Settled]) -> None:
         """The worker's `on_settled`: wake those who wait. From any thread."""
+        self.turns.announce(len(settled))
         self.tell(lambda: self._wake(settled))
 
     def tell(self, news: Callable[[], None]) -> None:

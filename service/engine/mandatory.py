@@ -96,14 +96,17 @@ class Mandatory:
     def _in_order(
         self, key: Key, queue: Waiting[tuple[float, float]], first: Ticket, others_start: float, now: float
     ) -> list[Ticket]:
-        """Those that follow the first, until the next one would make somebody late."""
-        batch, rows, due = [first], first.rows, min(others_start, first.deadline.answer_by)
-        while rows < self._max_batch_rows and (ticket := self._head(key, queue, now)) is not None:
-            grown, sooner = rows + ticket.rows, min(due, ticket.deadline.answer_by)
-            if grown > self._max_batch_rows or sooner - now - self._predictions.batch_s(key, grown, now) < 0:
-                break
+        """The first and as many of those that follow as are in one batch without making anybody late."""
+        batch, rows, dues = [first], first.rows, [min(others_start, first.deadline.answer_by)]
+        most = self._predictions.most_rows(key, dues[0] - now, self._max_batch_rows, now)
+        while rows < most and (ticket := self._head(key, queue, now)) is not None and rows + ticket.rows <= most:
             batch.append(queue.pop())
-            rows, due = grown, sooner
+            rows += ticket.rows
+            dues.append(min(dues[-1], ticket.deadline.answer_by))
+        while len(batch) > 1 and dues[-1] - now - self._predictions.batch_s(key, rows, now) < 0:
+            rows -= batch[-1].rows
+            dues.pop()
+            self.add(batch.pop())
         return batch
 
     def _fuller(
@@ -128,7 +131,9 @@ class Mandatory:
         while pressed and wanted > 1:
             seconds = self._predictions.batch_s(key, wanted, now)
             batch = _first(waiting, wanted, now + seconds)
-            if batch and now + seconds <= others_start and len(batch) / seconds > pace:
+            # Where fewer rows than wanted take longer, they are not in time for that.
+            fits = bool(batch) and self._predictions.batch_s(key, _rows(batch), now) <= seconds
+            if fits and now + seconds <= others_start and len(batch) / seconds > pace:
                 chosen, pace = batch, len(batch) / seconds
             wanted //= 2
         for ticket in waiting:

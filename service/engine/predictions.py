@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from service.engine.cost import CostModel
+from service.engine.cost import CostModel, batch_sizes
 from service.engine.step import Key
 from service.engine.ticket import Ticket
 
-DOUBLING_GAIN = 0.01
-"""A batch is worth doubling as long as that makes a row faster by this share."""
+HARDLY = 0.015
+"""Of the time of a row: what a fuller batch must save, or is not worth waiting for its end."""
 
 
 class Predictions:
@@ -42,11 +42,26 @@ class Predictions:
         return ticket.deadline.chance(now, runs * self._costs.usually(ticket.model, member, ticket.rows))
 
     def full_rows(self, key: Key, largest: int, now: float) -> int:
-        """Rows of a batch that makes good use of the device: with twice as many each would hardly be faster."""
-        rows, pace_s = 1, self.batch_s(key, 1, now)
-        while 2 * rows <= largest:
-            faster_s = self.batch_s(key, 2 * rows, now) / (2 * rows)
-            if faster_s > (1 - DOUBLING_GAIN) * pace_s:
-                break
-            rows, pace_s = 2 * rows, faster_s
-        return rows
+        """Rows of a batch that makes good use of the device: with more each would hardly be faster."""
+        sizes = batch_sizes(largest)
+        each_s = [self.batch_s(key, rows, now) / rows for rows in sizes]
+        enough_s = min(each_s) * (1 + HARDLY)
+        return next(rows for rows, seconds in zip(sizes, each_s, strict=True) if seconds <= enough_s)
+
+    def most_rows(self, key: Key, seconds: float, largest: int, now: float) -> int:
+        """Rows of the largest batch that is predicted to take no longer; 0: none.
+
+        One that is larger may be faster, where threads share its work that did not pay when they shared a smaller one.
+        """
+        sizes = batch_sizes(largest)
+        fits = next((at for at in reversed(range(len(sizes))) if self.batch_s(key, sizes[at], now) <= seconds), None)
+        if fits is None:
+            return 0
+        low, high = sizes[fits], sizes[fits + 1] if fits + 1 < len(sizes) else sizes[fits] + 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.batch_s(key, middle, now) <= seconds:
+                low = middle
+            else:
+                high = middle
+        return low

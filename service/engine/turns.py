@@ -3,7 +3,8 @@
 Decoding or encoding a request costs the loop a fraction of a millisecond. A burst of requests that are read together
 would be admitted together, one after the other, and whatever became due meanwhile would be late by all of them. So
 each waits for a turn of the loop of its own; between two of them the loop reads its sockets and looks at its timers.
-A loop that has nothing else to do makes nobody wait. Used on the event loop's thread only.
+A loop that has nothing else to do makes nobody wait. Used on the event loop's thread only, but
+for what tells others that it is crowded.
 """
 
 from __future__ import annotations
@@ -23,12 +24,25 @@ class Turns:
         self._requests: deque[asyncio.Future[None]] = deque()
         self._numbers = itertools.count()
         self._taken = False
+        self._coming = 0
+        self.contested = 0
+        """How often anybody had to wait for a turn; from any thread."""
+
+    @property
+    def crowded(self) -> bool:
+        """Whether anybody waits for a turn, or soon will; from any thread."""
+        return bool(self._requests or self._answers) or self._coming > 1
+
+    def announce(self, answers: int) -> None:
+        """So many answers are on their way to the loop; from the one thread that sends them."""
+        self._coming = answers
 
     async def request(self) -> None:
         """Return when a new request may be handled."""
         if not self._taken:
             self._take()
             return
+        self.contested += 1
         waiting = asyncio.get_running_loop().create_future()
         self._requests.append(waiting)
         await waiting
@@ -39,6 +53,7 @@ class Turns:
             self._take()
             wake()
         else:
+            self.contested += 1
             heapq.heappush(self._answers, (due, next(self._numbers), wake))
 
     def _take(self) -> None:
@@ -47,6 +62,7 @@ class Turns:
 
     def _next(self) -> None:
         self._taken = False
+        self._coming = 0
         if self._answers:
             self._take()
             heapq.heappop(self._answers)[2]()

@@ -178,6 +178,9 @@ class Worker:
         try:
             while self._going_on:
                 self._read_inbox()
+                # Who has an answer gets it before anything is planned.
+                self._report()
+                self._costs.look()
                 step = self._scheduler.next_step(self._clock.now()) if self._going_on else None
                 self._report()
                 if step is not None:

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.engine.cost import batch_sizes
+from service.engine.cost import CostModel, batch_sizes
 from service.engine.member_cost import MEMORY_S, MemberCost
 from service.engine.recent import at_quantile
 from service.engine.wave_costs import WaveCosts
@@ -133,3 +135,47 @@ def test_a_wave_is_as_wide_as_it_may_be_at_that_batch_size():
     waves = WaveCosts(members, {wave: {1: [0.01], 4: [0.02], 8: [0.09]}}, {wave: (1, 4)}, lanes=2, safety=0.95)
     assert [waves.widest(member, 1) for member in range(4)] == [1, 3, 2, 1]
     assert [waves.widest(1, rows) for rows in (2, 4, 5, 8, 9)] == [3, 3, 1, 1, 1]
+
+
+@dataclass
+class Loop:
+    """What an event loop has before it."""
+
+    crowded: bool = False
+    contested: int = 0
+
+
+def test_what_steps_take_beside_a_busy_loop_is_learned_apart():
+    model_costs, loop = CostModel(), Loop()
+    model_costs.add("model", [steady()])
+    model_costs.watch(loop)
+    model_costs.look()
+    assert model_costs.predict_each("model", 1, 0.0) == [pytest.approx(0.010)]
+    loop.crowded = True
+    model_costs.look()
+    for _ in range(2):
+        model_costs.observe("model", 0, 1, 0.030, now=0.0)
+    assert model_costs.predict_each("model", 1, 0.0) == [pytest.approx(0.030)]
+    assert model_costs.usually("model", 0, 1) == pytest.approx(0.030)
+    loop.crowded = False
+    assert model_costs.predict("model", 0, 1, 0.0) == pytest.approx(0.030), "as of the last look"
+    model_costs.look()
+    assert model_costs.predict("model", 0, 1, 0.0) == pytest.approx(0.010)
+    assert model_costs.predict_each("model", 1, 0.0) == [pytest.approx(0.010)]
+
+
+def test_a_step_that_a_burst_came_into_teaches_nothing_of_a_quiet_loop():
+    model_costs, loop = CostModel(), Loop()
+    model_costs.add("model", [steady()])
+    model_costs.watch(loop)
+    model_costs.look()
+    loop.contested += 1
+    for _ in range(2):
+        model_costs.observe("model", 0, 1, 0.030, now=0.0)
+    assert model_costs.predict("model", 0, 1, 0.0) == pytest.approx(0.010)
+    loop.crowded = True
+    model_costs.look()
+    assert model_costs.predict("model", 0, 1, 0.0) == pytest.approx(0.030)
+    model_costs.remove("model")
+    with pytest.raises(KeyError):
+        model_costs.predict("model", 0, 1, 0.0)

@@ -8,6 +8,7 @@ import pytest
 from service.engine.cost import CostModel
 from service.engine.deadline import Deadline
 from service.engine.scheduler import Scheduler
+from service.engine.shared_cost import SharedCost
 from service.engine.ticket import StoppedBy, Ticket
 from tests.fakes import costs, ticket
 
@@ -41,6 +42,21 @@ def test_where_one_is_late_anyway_a_fuller_batch_passes_over_the_tightest():
     assert set(step.tickets) == set(loose)
     assert engine.waiting == 2
     assert engine.next_step(NOW).tickets == (tight,), "those passed over wait on"
+
+
+def test_a_batch_grows_past_sizes_that_take_longer():
+    """Of more than four rows threads share the work; of fewer that does not pay, by what was learned."""
+    model_costs = CostModel()
+    member = SharedCost({4: [0.006], 8: [0.008]}, {rows: [0.003 * rows] for rows in (1, 2, 4, 8)}, 0.95)
+    for _ in range(2):
+        member.observe(4, 0.030, NOW)
+    model_costs.add("tiny/1", [member])
+    for waiting, together in ((8, 8), (6, 6), (4, 3)):
+        engine = Scheduler(model_costs, 8)
+        for one in crowd(NOW, *[0.010] * waiting):
+            engine.admit(one, NOW)
+        assert len(engine.next_step(NOW).tickets) == together
+        assert engine.waiting == waiting - together
 
 
 def test_nobody_is_passed_over_where_batches_gain_nothing():

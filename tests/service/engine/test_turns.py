@@ -62,3 +62,29 @@ async def test_who_has_gone_takes_no_turn():
     await turns_passed(2)
     turns.answer(0.0, lambda: log.append("free again"))
     assert log[-1] == "free again"
+
+
+async def test_others_see_whether_anybody_waits_and_that_somebody_had_to():
+    turns, log = Turns(), list[str]()
+    tasks = [asyncio.create_task(come(turns, name, log)) for name in "ab"]
+    await turns_passed(1)
+    assert (turns.crowded, turns.contested) == (True, 1)
+    await asyncio.gather(*tasks)
+    assert (turns.crowded, turns.contested) == (False, 1)
+    for due in (1.0, 2.0):
+        turns.answer(due, lambda: None)
+    assert (turns.crowded, turns.contested) == (True, 2)
+    await turns_passed(3)
+    assert (turns.crowded, turns.contested) == (False, 2)
+
+
+async def test_several_answers_on_their_way_are_a_crowd_before_they_are_there():
+    turns = Turns()
+    turns.announce(1)
+    assert not turns.crowded
+    turns.announce(2)
+    assert turns.crowded
+    for due in (1.0, 2.0):
+        turns.answer(due, lambda: None)
+    await turns_passed(3)
+    assert not turns.crowded
