@@ -58,6 +58,14 @@ def poisson(rate: float, seconds: float, random: np.random.Generator, at_least: 
     return times[: max(at_least, int(np.searchsorted(times, seconds)))]
 
 
+def bursts(
+    rate: float, together: int, seconds: float, random: np.random.Generator, at_least: int = 0
+) -> npt.NDArray[np.float64]:
+    """Arrival times of `rate` a second that come `together` at an instant, the instants a Poisson process."""
+    instants = poisson(rate / together, seconds, random, -(-at_least // together))
+    return np.repeat(instants, together)
+
+
 def fire(address: str, shots: Sequence[Shot]) -> list[Hit]:
     """Send the schedule, ascending in time; returns when every request was answered or given up."""
     gc.collect()

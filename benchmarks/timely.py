@@ -22,7 +22,7 @@ import orjson
 
 from benchmarks.arguments import count, number
 from benchmarks.machine import describe
-from benchmarks.open_loop import Hit, Shot, fire, poisson
+from benchmarks.open_loop import Hit, Shot, bursts, fire
 from benchmarks.recorded import images, record
 from benchmarks.rest import await_rest
 from benchmarks.server import body
@@ -55,10 +55,12 @@ Send = Callable[[str, Sequence[Shot]], list[Hit]]
 """To an address; what came of each shot."""
 
 
-def schedule(load: float, rate: float, deadlines: str, seconds: float, repetition: int, samples: int) -> Schedule:
-    """What is asked in one cell: the same of every arm, other requests in each repetition."""
+def schedule(
+    load: float, rate: float, deadlines: str, seconds: float, repetition: int, samples: int, together: int = 1
+) -> Schedule:
+    """What is asked in one cell, so many requests at an instant: the same of every arm, others in each repetition."""
     random = np.random.default_rng([*np.float64(load).tobytes(), repetition, *deadlines.encode()])
-    times = poisson(load * rate, seconds, random, LEAST)
+    times = bursts(load * rate, together, seconds, random, LEAST)
     return Schedule(
         times,
         numbers=random.integers(0, samples, len(times)),
@@ -118,16 +120,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repetitions", type=count(), default=1)
     parser.add_argument("--loads", type=number(0.001), nargs="+", default=list(LOADS))
     parser.add_argument("--deadlines", nargs="+", choices=DEADLINES_MS, default=list(DEADLINES_MS))
+    parser.add_argument("--together", type=count(), default=1, help="requests that come at one instant")
     parser.add_argument("--picture", type=Path, help="where to draw it")
     options = parser.parse_args(arguments)
     recording = record(SAMPLES, 0)
     print(f"### Timely accuracy\n\n{describe()}\n")
+    if options.together > 1:
+        print(f"Requests come {options.together} at an instant; the instants are a Poisson process.\n")
     cells: list[Cell] = []
     with tempfile.TemporaryDirectory() as folder, arms(Path(folder), recording, record(SAMPLES, 1)) as (served, rate):
         take_priority()
         # Arms in turn, so that a noisy minute of the machine hits all of them.
         for repetition, deadlines, load in product(range(options.repetitions), options.deadlines, options.loads):
-            asked = schedule(load, rate, deadlines, options.seconds, repetition, SAMPLES)
+            asked = schedule(load, rate, deadlines, options.seconds, repetition, SAMPLES, options.together)
             for arm in served:
                 run = partial(measure, arm, load, deadlines, asked, recording.labels)
                 # After overload one that cancels nothing has seconds of work left, and would do it beside the next.

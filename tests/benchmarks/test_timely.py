@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import open_loop
-from benchmarks.open_loop import Hit, Shot, fire, poisson
+from benchmarks.open_loop import Hit, Shot, bursts, fire, poisson
 from benchmarks.recorded import MEMBERS, calibrated, images, record, write_recorded, write_teacher
 from benchmarks.server import Running, Wire, body
 from benchmarks.timely import LEAST, Schedule, measure, schedule
@@ -53,6 +53,17 @@ def test_at_light_load_arrivals_go_on_until_there_are_enough():
     assert light[-1] > 20
     np.testing.assert_array_equal(light[light < 20], poisson(1.0, 20.0, np.random.default_rng(0)))
     assert len(poisson(1000.0, 20.0, np.random.default_rng(0), at_least=60)) > 19_000
+
+
+def test_bursts_come_at_the_same_rate():
+    times = bursts(1000.0, 16, 20.0, np.random.default_rng(0))
+    instants, sizes = np.unique(times, return_counts=True)
+    assert (sizes == 16).all()
+    assert abs(len(instants) - 1250) < 5 * np.sqrt(1250)
+    assert len(bursts(1.0, 16, 1.0, np.random.default_rng(0), at_least=60)) == 64
+    np.testing.assert_array_equal(
+        bursts(100.0, 1, 5.0, np.random.default_rng(0)), poisson(100.0, 5.0, np.random.default_rng(0))
+    )
 
 
 def requests(load: float, deadlines: str = "20", repetition: int = 0) -> bytes:
