@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Protocol
 
 from service.engine.fused_costs import FusedCosts
@@ -122,7 +123,9 @@ class CostModel:
         return (self._in_crowd if self._crowded else self._members)[model]
 
 
-def batch_sizes(largest: int) -> list[int]:
+# The scheduler asks at each step, always for the same.
+@lru_cache(maxsize=16)
+def batch_sizes(largest: int) -> tuple[int, ...]:
     """Batch sizes to rehearse: powers of two up to `largest`, and `largest` itself."""
     sizes = [2**power for power in range(largest.bit_length()) if 2**power <= largest]
-    return sizes if sizes[-1] == largest else [*sizes, largest]
+    return tuple(sizes) if sizes[-1] == largest else (*sizes, largest)

@@ -74,7 +74,7 @@ class Race:
             for rows, durations in self.durations_s.items()
         )
 
-    def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
+    def _walk(self, model: str, sizes: Sequence[int]) -> Iterator[float]:
         for rows in sizes:
             all_of_them = Step(model, self.members.start, (), rows, len(self.members))
             durations, in_turn = self.durations_s.setdefault(rows, []), self._in_turn_s.setdefault(rows, [])

@@ -65,7 +65,7 @@ class Rehearsal:
             for shared, alone in zip(self._shared_s, self._alone_s, strict=True)
         ]
 
-    def _walk(self, model: str, sizes: list[int]) -> Iterator[float]:
+    def _walk(self, model: str, sizes: Sequence[int]) -> Iterator[float]:
         for member, alone in enumerate(self._alone_s):
             for rows in sizes:
                 step = Step(model, member, (), rows)

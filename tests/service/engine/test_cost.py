@@ -104,7 +104,7 @@ def test_a_quiet_device_is_believed_again_after_the_memory_span():
     ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (6, [1, 2, 4, 6]), (64, [1, 2, 4, 8, 16, 32, 64])]
 )
 def test_batch_sizes_end_at_the_largest(largest: int, sizes: list[int]):
-    assert batch_sizes(largest) == sizes
+    assert list(batch_sizes(largest)) == sizes
 
 
 @pytest.mark.parametrize("wrong", [0.1, 10.0])
