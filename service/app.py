@@ -161,7 +161,6 @@ def _assemble(
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
     gate = Gate(costs, clock, settings.max_queue_rows, settings.max_queue_ms / 1e3, settings.max_batch_rows)
-
     costs.watch(gate.turns)
 
     def new_scheduler() -> Scheduler:

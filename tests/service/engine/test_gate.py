@@ -150,6 +150,19 @@ async def test_news_of_a_request_that_has_left_is_ignored(gate: Gate):
     await asyncio.sleep(0)
 
 
+async def test_several_answers_on_their_way_are_a_crowd_for_the_loop(gate: Gate):
+    worker, company = RecordingWorker(), [now(seed=seed) for seed in range(2)]
+    waiting = [asyncio.create_task(gate.answer(one, worker, never())) for one in company]
+    while len(worker.submitted) < 2:
+        await asyncio.sleep(0)
+    assert not gate.turns.crowded
+    gate.post([Settled(one, StoppedBy.SHUTDOWN) for one in company])
+    assert gate.turns.crowded, "what the device does next, it does beside them"
+    await asyncio.gather(*waiting)
+    await asyncio.sleep(0)
+    assert not gate.turns.crowded
+
+
 async def refuse(gate: Gate, worker: RecordingWorker, one: Ticket) -> bool:
     """Whether the gate refuses a request at once; one that is let in is given up again."""
     waiting = asyncio.ensure_future(gate.answer(one, worker, never()))

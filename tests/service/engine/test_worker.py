@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,26 @@ def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
         subject.run(forever(seed=seed))
     learned = subject.worker.call(lambda: subject.costs.predict("tiny/1", 0, 1, MonotonicClock().now())).result(60)
     assert learned != before
+
+
+@dataclass
+class Loop:
+    """What an event loop has before it."""
+
+    crowded: bool = False
+    contested: int = 0
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_what_a_step_takes_beside_a_crowded_loop_is_learned_apart(bench: Callable[[Executor], Bench], crowded: bool):
+    subject = bench(CpuExecutor(threads=1))
+    subject.costs.watch(Loop(crowded))
+    subject.run(forever())
+    known = [
+        len(members["tiny/1"][0]._ratios)  # type: ignore[union-attr]
+        for members in (subject.costs._members, subject.costs._in_crowd)
+    ]
+    assert known == ([0, 1] if crowded else [1, 0])
 
 
 def test_a_step_has_one_thread_where_that_is_no_slower_and_teaches_what_one_thread_takes(
