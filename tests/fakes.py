@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -213,6 +214,14 @@ def profile(*accuracy: float, jumps: bool = False) -> Profile:
         temperature=(1.0,) * len(accuracy),
         jumps=jumps,
     )
+
+
+@dataclass
+class FakeCrowd:
+    """What an event loop has before it."""
+
+    crowded: bool = False
+    contested: int = 0
 
 
 def costs(

@@ -28,11 +28,18 @@ class Crowd(Protocol):
     """How often anything had to wait so far."""
 
 
+class _Nobody:
+    """A loop that nothing waits for."""
+
+    crowded = False
+    contested = 0
+
+
 class CostModel:
     """Predicted durations of all members of all served models."""
 
     def __init__(self) -> None:
-        self._crowd: Crowd | None = None
+        self._crowd: Crowd = _Nobody()
         self._crowded = False
         self._contested = 0
         self._members: dict[str, list[Cost]] = {}
@@ -75,8 +82,7 @@ class CostModel:
 
     def look(self) -> None:
         """See whether the loop is crowded: predictions are for that until the next look."""
-        if self._crowd is not None:
-            self._crowded, self._contested = self._crowd.crowded, self._crowd.contested
+        self._crowded, self._contested = self._crowd.crowded, self._crowd.contested
 
     def predict(self, model: str, member: int, rows: int, now: float) -> float:
         """Seconds for member `member` on `rows` rows."""
@@ -114,7 +120,7 @@ class CostModel:
     ) -> None:
         """Learn from a finished step."""
         # What came while it ran has slowed it too.
-        crowded = self._crowded or (self._crowd is not None and self._crowd.contested != self._contested)
+        crowded = self._crowded or self._crowd.contested != self._contested
         members = self._in_crowd if crowded else self._members
         if members[model][member].observe(rows, duration_s, now, on_one_thread=on_one_thread):
             self._each.clear()

@@ -70,7 +70,7 @@ class Rehearsal:
             for rows in sizes:
                 step = Step(model, member, (), rows)
                 trials_s = yield from self._try_ways(step)
-                if len(trials_s) < 2:
+                if trials_s is None:
                     yield from self._time(step, alone.setdefault(rows, []))
                     continue
                 alone[rows], self._shared_s[member][rows] = on_one, on_all = trials_s
@@ -79,15 +79,15 @@ class Rehearsal:
                 else:
                     yield from self._time(step, on_all)
 
-    def _try_ways(self, step: Step) -> Generator[float, None, list[list[float]]]:
-        """Choose how the step's member is run on several threads: the seconds of this way after those of the first one.
+    def _try_ways(self, step: Step) -> Generator[float, None, tuple[list[float], list[float]] | None]:
+        """Choose how the step's member is run on several threads: the seconds of the first way, and of the chosen one.
 
-        The ways are tried in turn, so that a slow moment hits all alike. Nothing is returned where there is no other
-        way, or no reason to try it.
+        The ways are tried in turn, so that a slow moment hits all alike. None: there is no other way, or no reason to
+        try it.
         """
         ways = self._executor.ways(step.model, step.member)
         if ways < 2:
-            return []
+            return None
         trials_s: list[list[float]] = [[] for _ in range(ways)]
         for trial in range(1 + TRIALS):
             for way in range(ways):
@@ -97,7 +97,7 @@ class Rehearsal:
                 if trial:
                     trials_s[way].append(ran_s)
                 if trial and min(trials_s[0]) < WORTH_SHARING_S:
-                    return []
+                    return None
             if sum(map(sum, trials_s)) >= BUDGET_S:
                 break
         best = 1
@@ -105,7 +105,7 @@ class Rehearsal:
             if _clearly_faster(trials_s[way], trials_s[best]):
                 best = way
         self._executor.choose(step, best)
-        return [trials_s[0], trials_s[best]]
+        return trials_s[0], trials_s[best]
 
     def _time(self, step: Step, durations: list[float]) -> Iterator[float]:
         for _ in range(UNCOUNTED_RUNS):

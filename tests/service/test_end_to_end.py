@@ -488,6 +488,14 @@ def test_until_warm_it_is_alive_but_not_ready(tiny: Bundle, models: Path):
         assert httpx.get(f"{server.url}/readyz").json()["code"] == "warming_up"
 
 
+def test_steps_beside_a_crowded_loop_are_told_apart(server: Server):
+    costs, turns = server.context.costs, server.context.gate.turns
+    quiet = costs._of("tiny/1")
+    turns.announce(2)
+    costs.look()
+    assert costs._of("tiny/1") is not quiet
+
+
 def test_a_dead_device_thread_is_unhealthy(server: Server):
     server.context.worker.stop()
     for path in ("/healthz", "/readyz"):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -11,6 +9,7 @@ from service.engine.cost import CostModel, batch_sizes
 from service.engine.member_cost import MEMORY_S, MemberCost
 from service.engine.recent import at_quantile
 from service.engine.wave_costs import WaveCosts
+from tests.fakes import FakeCrowd
 
 
 def steady(seconds: float = 0.010, safety: float = 0.95) -> MemberCost:
@@ -137,16 +136,8 @@ def test_a_wave_is_as_wide_as_it_may_be_at_that_batch_size():
     assert [waves.widest(1, rows) for rows in (2, 4, 5, 8, 9)] == [3, 3, 1, 1, 1]
 
 
-@dataclass
-class Loop:
-    """What an event loop has before it."""
-
-    crowded: bool = False
-    contested: int = 0
-
-
 def test_what_steps_take_beside_a_busy_loop_is_learned_apart():
-    model_costs, loop = CostModel(), Loop()
+    model_costs, loop = CostModel(), FakeCrowd()
     model_costs.add("model", [steady()])
     model_costs.watch(loop)
     model_costs.look()
@@ -165,7 +156,7 @@ def test_what_steps_take_beside_a_busy_loop_is_learned_apart():
 
 
 def test_a_step_that_a_burst_came_into_teaches_nothing_of_a_quiet_loop():
-    model_costs, loop = CostModel(), Loop()
+    model_costs, loop = CostModel(), FakeCrowd()
     model_costs.add("model", [steady()])
     model_costs.watch(loop)
     model_costs.look()

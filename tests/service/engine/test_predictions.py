@@ -5,7 +5,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.engine.cost import CostModel
-from service.engine.member_cost import MemberCost
 from service.engine.predictions import Predictions
 from service.engine.shared_cost import SharedCost
 from tests.fakes import costs
@@ -44,9 +43,3 @@ def test_no_more_rows_would_fit(base: float, per_row: float, largest: int, secon
     assert most == max(
         (rows for rows in range(1, largest + 1) if predictions.batch_s(KEY, rows, 0.0) <= seconds), default=0
     )
-
-
-def test_they_are_those_of_the_cost_model():
-    model_costs = CostModel()
-    model_costs.add("tiny/1", [MemberCost({1: [0.004], 4: [0.010]}, 0.95)])
-    assert Predictions(model_costs).batch_s(KEY, 4, 0.0) == pytest.approx(0.010)

@@ -5,12 +5,8 @@ from random import Random
 import pytest
 
 from service.engine.cost import CostModel
-from service.engine.member_cost import MEMORY_S, MemberCost
+from service.engine.member_cost import MEMORY_S
 from service.engine.shared_cost import DOUBT_INTERVAL_S, TRY_INTERVAL_S, SharedCost
-
-
-def steady() -> MemberCost:
-    return MemberCost({1: [0.010] * 5, 4: [0.020] * 5}, 0.95)
 
 
 def shared() -> SharedCost:
@@ -68,7 +64,7 @@ def test_one_thread_that_is_slowed_more_gives_way():
 
 def test_whoever_asks_all_the_time_is_told_what_one_who_asks_for_the_first_time_is():
     random, asked, seen = Random(0), CostModel(), []
-    asked.add("model", [shared(), steady()])
+    asked.add("model", [shared(), shared()])
     chosen = set()
     for step in range(120):
         # Now and then so long after the last one that all is forgotten.

@@ -106,6 +106,16 @@ def test_a_run_that_is_given_up_has_changed_nothing_whichever_way(tiny: Bundle, 
     np.testing.assert_allclose(one.published.logits, list(running_average(tiny, one.inputs))[1], atol=1e-5)
 
 
+def test_threads_share_the_operators_of_a_single_row(tiny: Bundle, monkeypatch: pytest.MonkeyPatch):
+    executor, run = CpuExecutor(2), list[int]()
+    executor.load("tiny/1", tiny)
+    _, shared_out, several = executor._members["tiny/1"][0].ways
+    monkeypatch.setattr(several, "run", lambda step: run.append(step.rows))
+    for rows in (1, 2):
+        shared_out.run(Step("tiny/1", 0, (), rows))
+    assert run == [1]
+
+
 @pytest.mark.parametrize("bad", [0, 1])
 def test_a_block_that_fails_does_so_when_all_have_ended(tiny: Bundle, monkeypatch: pytest.MonkeyPatch, bad: int):
     executor = CpuExecutor(2)

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 import queue
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from service.engine.shared_cost import SharedCost
 from service.engine.step import Settled, Step
 from service.engine.ticket import Exit, Logits, StoppedBy, Ticket
 from service.engine.worker import Worker, WorkerStopped
-from tests.fakes import FailingExecutor, HeldExecutor, costs, ticket
+from tests.fakes import FailingExecutor, FakeCrowd, HeldExecutor, costs, ticket
 from tests.tiny import tiny_graph, tiny_manifest
 
 
@@ -243,24 +242,28 @@ def test_costs_are_learned_from_steps(bench: Callable[[Executor], Bench]):
     assert learned != before
 
 
-@dataclass
-class Loop:
-    """What an event loop has before it."""
-
-    crowded: bool = False
-    contested: int = 0
-
-
 @pytest.mark.parametrize("crowded", [False, True])
 def test_what_a_step_takes_beside_a_crowded_loop_is_learned_apart(bench: Callable[[Executor], Bench], crowded: bool):
     subject = bench(CpuExecutor(threads=1))
-    subject.costs.watch(Loop(crowded))
+    subject.costs.watch(FakeCrowd(crowded))
     subject.run(forever())
     known = [
         len(members["tiny/1"][0]._ratios)  # type: ignore[union-attr]
         for members in (subject.costs._members, subject.costs._in_crowd)
     ]
     assert known == ([0, 1] if crowded else [1, 0])
+
+
+def test_answers_go_out_before_the_next_step_is_planned(
+    bench: Callable[[Executor], Bench], monkeypatch: pytest.MonkeyPatch
+):
+    subject, log = bench(CpuExecutor(threads=1)), list[str]()
+    scheduler = subject.worker._scheduler
+    plan, answer = scheduler.next_step, subject.worker._on_settled
+    monkeypatch.setattr(scheduler, "next_step", lambda now: log.append("plan") or plan(now))
+    monkeypatch.setattr(subject.worker, "_on_settled", lambda settled: log.append("answer") or answer(settled))
+    subject.run(forever())
+    assert log[: log.index("answer")] == ["plan"] * 3
 
 
 def test_a_step_has_one_thread_where_that_is_no_slower_and_teaches_what_one_thread_takes(
