@@ -38,7 +38,7 @@ def main() -> None:
         configure_logging(settings)
         for variable in misspelt(os.environ):
             log.warning("%s is no setting and changes nothing: `serve-ensemble --help` lists them", variable)
-        server = Server(create_app(settings))
+        server = Server(create_app(settings, alone=True))
         sockets = listen(settings)
     except (BundleError, DeviceUnavailable, CannotListen) as error:
         sys.exit(_refusal(str(error)))

@@ -27,6 +27,7 @@ from service.engine.device import open_executor
 from service.engine.executor import Executor
 from service.engine.gate import Gate
 from service.engine.host import Host
+from service.engine.own_core import OwnCore
 from service.engine.reserve import Reserve
 from service.engine.scheduler import Scheduler
 from service.engine.worker import Worker
@@ -79,6 +80,7 @@ def create_app(
     new_executor: Callable[[], Executor] | None = None,
     registry: CollectorRegistry | None = None,
     clock: Clock | None = None,
+    alone: bool = False,
 ) -> FastAPI:
     """The service over the bundles in `settings.models_dir`, all of them opened and checked.
 
@@ -88,6 +90,7 @@ def create_app(
         new_executor: opens another after the device thread has died; by default what `settings.device` says.
         registry: where the metrics go; by default one of its own.
         clock: the source of time; by default the system's monotonic clock.
+        alone: whether it has the process to itself, and may say on which cores whose threads run; see `OwnCore`.
 
     Raises:
         BundleError: a bundle cannot be opened, or there is none.
@@ -109,6 +112,7 @@ def create_app(
         replacement,
         Metrics(registry or CollectorRegistry()),
         clock or MonotonicClock(),
+        alone=alone,
     )
     return _build(context, Access([key.get_secret_value() for key in settings.api_keys], settings.admin_port))
 
@@ -156,7 +160,13 @@ def _build(context: Context, access: Access) -> FastAPI:
 
 
 def _assemble(
-    settings: Settings, executor: Executor, new_executor: Callable[[], Executor], metrics: Metrics, clock: Clock
+    settings: Settings,
+    executor: Executor,
+    new_executor: Callable[[], Executor],
+    metrics: Metrics,
+    clock: Clock,
+    *,
+    alone: bool,
 ) -> Context:
     deployments = Deployments.open(settings.models_dir, settings.models)
     costs = CostModel()
@@ -168,6 +178,8 @@ def _assemble(
 
     supervisor = Supervisor(new_executor, new_scheduler)
     worker = Worker(executor, new_scheduler(), costs, clock, gate.post, metrics.steps.done, supervisor.died)
+    if alone:
+        worker.own_core = OwnCore(executor.threads, clock)
     for deployment in deployments.all():
         executor.load(deployment.key, deployment.bundle)
         worker.serve(deployment.key, deployment.manifest)

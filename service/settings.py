@@ -95,7 +95,9 @@ class Settings(BaseSettings):
     cpu_threads: Annotated[int, Field(ge=0)] = 0
     """Threads that one member may use on the CPU; at each batch size it uses one or all of them, as was faster at
     warm-up. 0: all cores that the process or its container may use; before Linux 6.12 one is left to the event loop.
-    Lower it when other programs share the machine. With 1 each member is in memory once, with more twice."""
+    With all of them the thread that runs members keeps one core for itself, and the process's other threads off it, as
+    long as no other program computes there. Lower it when other programs share the machine. With 1 each member is in
+    memory once, with more twice."""
 
     execution: Execution = "auto"
     """Whether members may run together; the first never does. `auto` measures it at warm-up, for each batch size, and

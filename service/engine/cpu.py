@@ -12,6 +12,7 @@ from service.engine.fused import CpuFusion
 from service.engine.host_rows import HostRows
 from service.engine.lanes import CpuLanes
 from service.engine.member import CpuMember
+from service.engine.own_core import like_the_process
 from service.engine.providers import CPU
 from service.engine.spread import SpreadMember
 from service.engine.step import Step
@@ -33,11 +34,11 @@ class CpuExecutor:
     ungraphed = 0
 
     def __init__(self, threads: int | None = None, *, side_by_side: bool = False) -> None:
-        self._threads = threads or compute_threads()
+        self.threads = threads or compute_threads()
         self._members: dict[str, list[ThreadedMember]] = {}
         """Of each model; chunk graphs are a model of their own."""
-        self._pool = ThreadPoolExecutor(max(1, self._threads - 1), "rows")
-        self._lanes = CpuLanes(self._threads) if side_by_side and self._threads > 1 else None
+        self._pool = ThreadPoolExecutor(max(1, self.threads - 1), "rows", like_the_process)
+        self._lanes = CpuLanes(self.threads) if side_by_side and self.threads > 1 else None
         self._fusion = CpuFusion()
 
     @property
@@ -62,13 +63,13 @@ class CpuExecutor:
 
     def _open(self, bundle: Bundle, index: int) -> ThreadedMember:
         one = CpuMember(bundle, index, 1)
-        if self._threads == 1:
+        if self.threads == 1:
             return ThreadedMember([one])
-        several = CpuMember(bundle, index, self._threads)
-        return ThreadedMember([one, SpreadMember(one, several, self._pool, self._threads), several])
+        several = CpuMember(bundle, index, self.threads)
+        return ThreadedMember([one, SpreadMember(one, several, self._pool, self.threads), several])
 
     def _open_chunk(self, bundle: Bundle, index: int) -> ThreadedMember:
-        return ThreadedMember([ChunkMember(bundle, index, CPU, count) for count in sorted({1, self._threads})])
+        return ThreadedMember([ChunkMember(bundle, index, CPU, count) for count in sorted({1, self.threads})])
 
     def unload(self, model: str) -> None:
         """Free the sessions of a model; see `Executor.unload`."""

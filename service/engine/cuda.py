@@ -61,6 +61,7 @@ class DeviceExecutor:
         self.fusion = None
         # A graph is replayed to its end.
         self.halts = False
+        self.threads = 1
         self._provider, self._device = provider, device
         self._models: dict[str, _Model] = {}
         self._chunks: dict[str, list[ChunkMember]] = {}

@@ -55,6 +55,9 @@ class Executor(Protocol):
     halts: bool
     """Whether it ends a run early when the step's `halt` is called; else the run goes on to its end."""
 
+    threads: int
+    """That compute at once on the host's cores."""
+
     @property
     def ungraphed(self) -> int:
         """Members that run without CUDA graphs on a device that has them; each has been warned of in the log."""

@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import closing, suppress
+from contextlib import closing, nullcontext, suppress
 from typing import Any, Generic, TypeVar
 
 from bundle import Manifest
@@ -20,6 +20,7 @@ from service.engine import slices
 from service.engine.cost import CostModel
 from service.engine.deadline import Clock
 from service.engine.executor import Executor
+from service.engine.own_core import OwnCore
 from service.engine.publishing import publish
 from service.engine.scheduler import Scheduler
 from service.engine.step import IDLE, Running, Settled, Step
@@ -91,6 +92,8 @@ class Worker:
         self._on_settled = on_settled
         self._on_step = on_step
         self._on_death = on_death
+        self.own_core: OwnCore | None = None
+        """What the thread keeps for itself while it runs, if anything; set before `start`."""
         self._manifests: dict[str, Manifest] = {}
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.running = IDLE
@@ -176,22 +179,29 @@ class Worker:
         # A thread inherits those of the one that starts it, and the event loop has short ones.
         slices.restore()
         try:
-            while self._going_on:
-                self._read_inbox()
-                # Who has an answer gets it before anything is planned.
-                self._report()
-                self._costs.look()
-                step = self._scheduler.next_step(self._clock.now()) if self._going_on else None
-                self._report()
-                if step is not None:
-                    self._run(step)
-                if not self._run_spare(idle=step is None) and step is None and self._going_on:
-                    self._sleep()
+            with self.own_core or nullcontext():
+                while self._going_on:
+                    self._turn()
         except BaseException:
             log.critical("the device thread has died of a bug", exc_info=True)
             self._on_death()
         finally:
             self._close()
+
+    def _turn(self) -> None:
+        """One step, or what else there is to do."""
+        self._read_inbox()
+        # Who has an answer gets it before anything is planned.
+        self._report()
+        if self.own_core is not None:
+            self.own_core.look()
+        self._costs.look()
+        step = self._scheduler.next_step(self._clock.now()) if self._going_on else None
+        self._report()
+        if step is not None:
+            self._run(step)
+        if not self._run_spare(idle=step is None) and step is None and self._going_on:
+            self._sleep()
 
     def _close(self) -> None:
         """Settle everybody, wherever they are: waiting, in the step that failed, or still in the inbox."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -163,3 +164,31 @@ def test_a_signal_ends_it_with_zero_and_structured_logs(tiny: Bundle, models: Pa
     assert {"time", "level", "logger", "message"} <= set(lines[0])
     assert any("serving tiny/1 on CPUExecutionProvider" in line["message"] for line in lines)
     assert lines[-1]["message"].startswith("Finished server process")
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux's affinity and two cores"
+)
+def test_the_device_thread_has_a_core_to_itself(tiny: Bundle, models: Path):
+    arguments, env = command(models)
+    with subprocess.Popen(arguments, env=env, stderr=subprocess.PIPE, text=True) as process:
+        address = next(address_of(line) for line in map(json.loads, process.stderr) if address_of(line))
+        alone: set[int] = set()
+        with AnytimeClient(address) as client:
+            # It may be given up as soon as others compute there, but while the members are measured it has been seen.
+            while not alone and not client.ready():
+                alone = cores_of_one(process.pid)
+        process.terminate()
+        process.stderr.read()
+        assert process.wait(60) == 0
+    assert len(alone) == 1
+
+
+def cores_of_one(process: int) -> set[int]:
+    """Cores on which only one thread of a process may run, and this nowhere else."""
+    granted = []
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):
+            granted.append(os.sched_getaffinity(int(task.name)))
+    single = [cores for cores in granted if len(cores) == 1 and sum(cores <= others for others in granted) == 1]
+    return single[0] if len(single) == 1 else set()

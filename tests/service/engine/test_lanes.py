@@ -74,6 +74,32 @@ def test_members_of_a_wave_run_at_the_same_time(models: Path, monkeypatch: pytes
     assert len(list(executor.lanes.run(Step("tiny/1", 1, (ticket(),), 1, 2)))) == 2
 
 
+def test_the_calling_thread_is_one_of_the_lanes_and_takes_what_nobody_has_begun(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    executor = wide(write_dag(models, APART))
+    begun, go_on = threading.Event(), threading.Event()
+    ran: list[tuple[int, bool]] = []
+    compute = CpuMember.compute
+
+    def one_is_slow(self: CpuMember, feed: Arrays, *, whole: bool) -> Arrays:
+        own = threading.current_thread() is threading.main_thread()
+        ran.append((self._index, own))
+        if not own:
+            begun.set()
+            assert go_on.wait(60)
+        elif len(ran) > 1 and self._index == 3:
+            go_on.set()
+        else:
+            assert begun.wait(60)
+        return compute(self, feed, whole=whole)
+
+    monkeypatch.setattr(CpuMember, "compute", one_is_slow)
+    assert len(list(executor.lanes.run(Step("tiny/1", 1, (ticket(),), 1, 3)))) == 3
+    assert sorted(ran)[-1] == (3, True), "while another is still at one before it"
+    assert [own for _, own in ran].count(False) == 1
+
+
 def test_a_rehearsal_of_a_wave_leaves_nothing(models: Path):
     executor = wide(write_dag(models, [[], [0], [0], [1, 2]]))
     assert [logits.shape for logits in executor.lanes.run(Step("tiny/1", 1, (), 5, 2))] == [(5, 3), (5, 3)]
