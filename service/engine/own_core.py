@@ -82,14 +82,14 @@ class OwnCore:
         elif self._contested(now):
             log.debug("somebody else computes on the core of the device thread: for a while it has none of its own")
             self._free()
-            self._due = now + FREE_S
+            self._due = now + (LOOK_INTERVAL_S if self.kept else FREE_S)
 
     def _claim(self, now: float) -> None:
         """Keep the core that the thread runs on, which Linux has chosen."""
         self._due = now + FREE_S
         with contextlib.suppress(OSError, AttributeError, ValueError):
-            # Of the main thread, and so what the operator has granted.
-            allowed = os.sched_getaffinity(os.getpid())
+            # Of the main thread, and so what the operator has granted, unless one could not be given up.
+            allowed = self._allowed or os.sched_getaffinity(os.getpid())
             if not 1 < len(allowed) <= self._threads:
                 return
             self._ran_s, self._waited_s = _schedule()
@@ -101,15 +101,20 @@ class OwnCore:
     def _free(self) -> None:
         if self._allowed is None:
             return
-        allowed, self._allowed = self._allowed, None
+        # Where no file can be opened, for there are too many, it is kept until one can.
         with contextlib.suppress(OSError):
-            os.sched_setaffinity(0, allowed)
-            _set_others(allowed)
+            _set_others(self._allowed)
+            os.sched_setaffinity(0, self._allowed)
+            self._allowed = None
 
     def _contested(self, now: float) -> bool:
         before_s, passed_s = (self._ran_s, self._waited_s), now - self._looked_at
-        self._ran_s, self._waited_s = _schedule()
-        self._looked_at, self._due = now, now + LOOK_INTERVAL_S
+        self._due = now + LOOK_INTERVAL_S
+        try:
+            self._ran_s, self._waited_s = _schedule()
+        except OSError:
+            return False
+        self._looked_at = now
         ran_s, waited_s = self._ran_s - before_s[0], self._waited_s - before_s[1]
         return ran_s + waited_s > BUSY * passed_s and waited_s > CONTESTED * (ran_s + waited_s)
 

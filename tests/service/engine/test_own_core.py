@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import math
 import os
 import threading
@@ -142,6 +143,34 @@ def test_each_look_is_at_the_time_since_the_last(device: Callable, schedule: lis
     schedule[:] = [schedule[0] + 0.5, 0.5]
     device(subject.look)
     assert not subject.kept, "a second of waiting is not lost among those before"
+    device(lambda: subject.__exit__(None, None, None))
+
+
+def test_where_no_more_files_can_be_opened_it_waits_until_they_can(
+    device: Callable, schedule: list[float], monkeypatch: pytest.MonkeyPatch
+):
+    clock = FakeClock()
+    subject = OwnCore(len(ALLOWED), clock)
+    device(subject.__enter__)
+    own, open_files = device(cores), own_core._schedule
+
+    def too_many() -> tuple[float, float]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(own_core, "_schedule", too_many)
+    clock.advance(LOOK_INTERVAL_S)
+    device(subject.look)
+    assert subject.kept
+    monkeypatch.setattr(own_core, "_schedule", open_files)
+    for folder, kept in ((Path("/absent"), True), (own_core.TASKS, False)):
+        monkeypatch.setattr(own_core, "TASKS", folder)
+        clock.advance(LOOK_INTERVAL_S)
+        schedule[:] = [schedule[0] + 0.5, schedule[1] + 0.5]
+        device(subject.look)
+        assert subject.kept == kept
+        assert cores() == (ALLOWED - own if kept else ALLOWED)
+        device(subject.__enter__)
+        assert subject.kept, "also by a thread that comes after one that could not give it up"
     device(lambda: subject.__exit__(None, None, None))
 
 
