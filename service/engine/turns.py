@@ -3,8 +3,8 @@
 Decoding or encoding a request costs the loop a fraction of a millisecond. A burst of requests that are read together
 would be admitted together, one after the other, and whatever became due meanwhile would be late by all of them. So
 each waits for a turn of the loop of its own; between two of them the loop reads its sockets and looks at its timers.
-A loop that has nothing else to do makes nobody wait. Used on the event loop's thread only, but
-for what tells others that it is crowded.
+A loop that has nothing else to do makes nobody wait. Used on the event loop's thread only, but for what tells others
+that it is crowded.
 """
 
 from __future__ import annotations
