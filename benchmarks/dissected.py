@@ -34,7 +34,7 @@ from service.context import Context
 from service.ingress import Visit
 from service.logs import configure_logging
 from service.routes.answering import admit
-from service.schemas import PredictRequest
+from service.schemas import Knobs
 from service.server import Server, listen
 from service.settings import Settings
 
@@ -115,10 +115,10 @@ class _Engine(asyncio.Protocol):
     async def _answer(self, slot: int, due: float) -> None:
         context, now = self._context, self._context.clock.now()
         visit = Visit(f"slot-{slot}", now, {})
-        wanted = PredictRequest.model_construct(inputs=self._samples[slot, None].copy(), deadline_ms=(due - now) * 1e3)
-        ticket, deployment = admit(wanted, visit, context)
+        asked = Knobs.model_construct(deadline_ms=(due - now) * 1e3)
+        ticket, deployment = admit(asked, self._samples[slot, None].copy(), visit, context)
         with context.repository.lease(deployment):
-            outcome = await context.gate.answer(ticket, context.worker, self._connection.watch(), context.metrics)
+            outcome = await context.gate.answer(ticket, context.worker, self._connection.watch, context.metrics)
         assert outcome.published is not None
         self._reply(slot, outcome.published.members, outcome.published.logits)
         context.answered(visit, context.clock.now())
@@ -159,19 +159,18 @@ def _decode_once() -> None:
     decode, convert = predict.read_predict, answering.to_tensor
     known: dict[str, Any] = {}
 
-    async def decoded(request: Request) -> PredictRequest:
+    async def decoded(request: Request) -> tuple[Knobs, object]:
         if "request" in known:
             await request.receive()
-            return cast(PredictRequest, known["request"].model_copy())
-        wanted: PredictRequest = await decode(request)
+            return cast(tuple[Knobs, object], known["request"])
+        read: tuple[Knobs, object] = await decode(request)
         # The service's own warm-up asks without a deadline.
-        if wanted.deadline_ms is not None:
-            # Copies, because the service takes the inputs out.
-            known["request"] = wanted.model_copy()
-        return wanted
+        if read[0].deadline_ms is not None:
+            known["request"] = read
+        return read
 
     def converted(values: object, *others: object) -> npt.NDArray[Any]:
-        if "request" not in known or values is not known["request"].inputs:
+        if "request" not in known or values is not known["request"][1]:
             return cast(npt.NDArray[Any], convert(values, *others))
         if "tensor" not in known:
             known["tensor"] = convert(values, *others)

@@ -39,10 +39,12 @@ async def read_json(request: Request, schema: type[Schema]) -> Schema:
     return parse(await read_body(request), schema)
 
 
-async def read_predict(request: Request) -> PredictRequest:
+async def read_predict(request: Request) -> tuple[Knobs, object]:
     """Read a request for a prediction: JSON, or an .npy body with the other fields in the query.
 
-    Its `inputs` are nested lists or an array, not yet held against a model.
+    Returns:
+        What it asks, which may be shared by others that ask the same; and its inputs, nested lists or an array, not
+        yet held against a model.
 
     Raises:
         Problem: as `read_json`.
@@ -53,17 +55,19 @@ async def read_predict(request: Request) -> PredictRequest:
             inputs = npy.decode(await read_body(request))
         except npy.NotNpy as error:
             raise MalformedBody(f"The body is not valid .npy: {error}.") from error
-        return asked.model_copy(update={"inputs": inputs})
+        return asked, inputs
     _check_no_query(request)
     content = await read_body(request)
     wanted = parse(content, PredictRequest)
     if b"true" in content or b"false" in content or content.count(b'"') > _quotes(wanted):
         check_unmixed(wanted.inputs)
-    return wanted
+    # As nested lists they would be walked by every collection of garbage until the answer.
+    inputs, wanted.inputs = wanted.inputs, None
+    return wanted, inputs
 
 
-def _asked(query: bytes) -> PredictRequest:
-    """What a query asks, without inputs; shared by all who ask the same.
+def _asked(query: bytes) -> Knobs:
+    """What a query asks; shared by all who ask the same.
 
     Raises:
         InvalidField: as `query_of`.
@@ -73,8 +77,8 @@ def _asked(query: bytes) -> PredictRequest:
 
 # A client asks for the same again and again.
 @lru_cache(maxsize=256)
-def _remembered(query: bytes) -> PredictRequest:
-    return PredictRequest.model_construct(inputs=None, **dict(query_of(query, Knobs)))
+def _remembered(query: bytes) -> Knobs:
+    return query_of(query, Knobs)
 
 
 def _media_type(headers: Mapping[bytes, bytes]) -> bytes:

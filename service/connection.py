@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Callable
+from functools import partial
 
 from starlette.requests import Request
+
+from service.engine.gate import Watch
 
 CONNECTION = "connection"
 """Where the protocol leaves it in the ASGI state of each request."""
@@ -18,17 +21,16 @@ class Connection:
         self.clogged = False
         """Whether more waits for the client than its socket takes."""
         self._gone = False
-        self._watchers: set[asyncio.Future[None]] = set()
+        self._watchers: dict[int, Callable[[], object]] = {}
+        self._last = 0
 
-    def watch(self) -> asyncio.Future[None]:
-        """Done once the client has gone; cancel it when that does not matter any more."""
-        watcher: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def watch(self, gone: Callable[[], object]) -> Callable[[], object]:
+        """Call `gone` once the client has gone, at once if it has; call what is returned when that does not matter."""
         if self._gone:
-            watcher.set_result(None)
-        else:
-            self._watchers.add(watcher)
-            watcher.add_done_callback(self._watchers.discard)
-        return watcher
+            gone()
+        self._last += 1
+        self._watchers[self._last] = gone
+        return partial(self._watchers.pop, self._last, None)
 
     def pause(self) -> None:
         """The client does not read."""
@@ -41,18 +43,23 @@ class Connection:
     def lost(self) -> None:
         """The client has gone."""
         self._gone = True
-        for watcher in list(self._watchers):
-            if not watcher.done():
-                watcher.set_result(None)
+        for gone in list(self._watchers.values()):
+            gone()
 
 
-def hang_up(request: Request) -> Awaitable[None]:
-    """Return when the client has gone; once the body has been read, so that nothing else can come."""
+def hang_up(request: Request) -> Watch:
+    """Tells when the client has gone; once the body has been read, so that nothing else can come."""
     connection: Connection | None = request.scope["state"].get(CONNECTION)
-    return _disconnect(request) if connection is None else connection.watch()
+    return partial(_watch, request) if connection is None else connection.watch
+
+
+def _watch(request: Request, gone: Callable[[], object]) -> Callable[[], object]:
+    """The same under any other ASGI server, at the price of a task."""
+    task = asyncio.ensure_future(_disconnect(request))
+    task.add_done_callback(lambda _: gone())
+    return task.cancel
 
 
 async def _disconnect(request: Request) -> None:
-    """The same under any other ASGI server, at the price of a task."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bundle import Manifest
 from service.engine.ticket import Exit, StoppedBy
 from service.errors import InvalidField, NoExitRule
-from service.schemas import PredictRequest
+from service.schemas import Knobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Terms:
     exit: Exit | None
 
 
-def terms(wanted: PredictRequest, manifest: Manifest) -> Terms:
+def terms(wanted: Knobs, manifest: Manifest) -> Terms:
     """The terms of a request for a bundle.
 
     Raises:
@@ -36,17 +36,18 @@ def terms(wanted: PredictRequest, manifest: Manifest) -> Terms:
             + (f"`max_members`, {wanted.max_members}." if minimum <= total else f"the model's {total} members."),
             field="min_members",
         )
-    # Each limit with what ends the request there; where they coincide, the first is named.
-    limits = [(total, StoppedBy.COMPLETE)]
-    if wanted.max_members is not None:
-        limits.append((min(wanted.max_members, total), StoppedBy.MAX_MEMBERS))
+    # Where limits coincide, the first of them is named.
+    limit, limited_by = total, StoppedBy.COMPLETE
+    if wanted.max_members is not None and wanted.max_members < limit:
+        limit, limited_by = wanted.max_members, StoppedBy.MAX_MEMBERS
     if wanted.target_accuracy is not None:
-        limits.append((max(minimum, _reaching(wanted.target_accuracy, manifest)), StoppedBy.TARGET_ACCURACY))
-    limit, limited_by = min(limits, key=lambda entry: entry[0])
+        enough = max(minimum, _reaching(wanted.target_accuracy, manifest))
+        if enough < limit:
+            limit, limited_by = enough, StoppedBy.TARGET_ACCURACY
     return Terms(limit, limited_by, minimum, _exit(wanted, manifest))
 
 
-def _check_task(wanted: PredictRequest, manifest: Manifest) -> None:
+def _check_task(wanted: Knobs, manifest: Manifest) -> None:
     """Refuse what needs classes of a regression."""
     if manifest.task != "regression":
         return
@@ -60,7 +61,7 @@ def _reaching(accuracy: float, manifest: Manifest) -> int:
     return next((prefix.members for prefix in manifest.prefixes if prefix.quality >= accuracy), len(manifest.members))
 
 
-def _exit(wanted: PredictRequest, manifest: Manifest) -> Exit | None:
+def _exit(wanted: Knobs, manifest: Manifest) -> Exit | None:
     if wanted.exit_confidence is not None and wanted.exit_risk is not None:
         raise InvalidField(
             "Field `exit_risk`: leave it or `exit_confidence` out; each says on its own when samples leave.",

@@ -167,11 +167,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self._receiving = _Receiving.HEAD
         self._received = 0
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """A line of the head; those that come after a body are nobody's, least of all its author's credentials."""
-        if self._receiving is _Receiving.HEAD:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """The request has arrived; a body may follow."""
         # Here, because its task may have to wait for the loop's other work.
@@ -181,6 +176,8 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.cycle is not before:
             self.cycle.transport = Corked(self.transport, self.cycle)  # type: ignore[assignment]
+            # Lines that come after a body are nobody's, least of all its author's credentials.
+            self.headers = []
         self._receiving = _Receiving.BODY
         self._received = 0
 

@@ -10,7 +10,7 @@ the last published prefix is the answer. Timers come late; `late_s` tells by how
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -27,6 +27,8 @@ Part = tuple[str, int, int]
 """Mandatory members: the model, the first of them, and the one after the last."""
 Fate = Literal["answered", "failed", "cancelled"]
 """How an admitted request left the engine: with a prefix that is an answer, without one, or its client had gone."""
+Watch = Callable[[Callable[[], object]], Callable[[], object]]
+"""Has its argument called once a client has gone; it is not listened to any more when what it returns is called."""
 
 
 class Books(Protocol):
@@ -112,31 +114,25 @@ class Gate:
         for future in self._waiting.values():
             _set(future, StoppedBy.SHUTDOWN)
 
-    async def answer(
-        self, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
-    ) -> Outcome:
+    async def answer(self, ticket: Ticket, worker: Worker, hung_up: Watch, books: Books | None = None) -> Outcome:
         """Run the ticket through the worker and wait for its outcome; a running step may be given up for it.
 
         Args:
             ticket: the request.
             worker: the worker of the device it runs on.
-            hung_up: returns when the client has gone.
+            hung_up: tells when the client has gone.
             books: where it is counted, if anywhere: the service's own warm-up is not.
 
         Raises:
             QueueFull: the rows do not fit into the queue, or come too late to be answered behind it.
         """
-        watcher = asyncio.ensure_future(hung_up)
         running = worker.running
         halt = self._preemption.halt(running, ticket, self._clock.now())
         refusal = self._refusal(ticket, running if halt is None else IDLE)
         if refusal is not None:
-            watcher.cancel()
             raise refusal
         rows = ticket.rows
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[StoppedBy] = loop.create_future()
-        watcher.add_done_callback(lambda _: _set(future, StoppedBy.ABANDONED))
+        future: asyncio.Future[StoppedBy] = asyncio.get_running_loop().create_future()
         # Whoever has nothing to say by `answer_by` may have it by the time a late timer would come, or still later.
         last = max(ticket.deadline.last, min(ticket.deadline.answer_by + self.late_s(), ticket.deadline.at))
         alarm = self._alarms.set(
@@ -145,11 +141,13 @@ class Gate:
             lambda: ticket.answerable,
             lambda: self._end(ticket, future, StoppedBy.DEADLINE),
         )
+        ignore = hung_up(lambda: _set(future, StoppedBy.ABANDONED))
         self._waiting[ticket] = future
         self._unanswered[ticket] = None
         self._count(ticket, rows)
         if books is not None:
             books.admitted()
+        # Last of all: the worker's thread wakes up, and would have to wait for Python's lock.
         worker.submit(ticket)
         if halt is not None:
             halt()
@@ -159,7 +157,7 @@ class Gate:
         finally:
             if books is not None:
                 books.ended(_fate(stopped_by, ticket))
-            watcher.cancel()
+            ignore()
             alarm.cancel()
             self._count(ticket, -rows)
             self._unanswered.pop(ticket, None)

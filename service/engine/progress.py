@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator
 
-from service.engine.gate import Books, Gate, Outcome
+from service.engine.gate import Books, Gate, Outcome, Watch
 from service.engine.ticket import Published, Ticket
 from service.engine.worker import Worker
 
 
 async def refine(
-    gate: Gate, ticket: Ticket, worker: Worker, hung_up: Awaitable[None], books: Books | None = None
+    gate: Gate, ticket: Ticket, worker: Worker, hung_up: Watch, books: Books | None = None
 ) -> AsyncGenerator[Published | Outcome]:
     """Run the ticket as `Gate.answer` does, and yield its prefixes on the way, its outcome at the end.
 

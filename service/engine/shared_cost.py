@@ -102,8 +102,9 @@ class SharedCost:
 
     def observe(self, rows: int, duration_s: float, now: float, *, on_one_thread: bool = False) -> bool:
         """Learn of the way that the step was run; see `MemberCost.observe`."""
-        before = [size.worth() for size in self._sizes.values()]
         size = self._size(rows)
+        alone_before = self._alone.usual
+        shared_before = 0.0 if size is None else size.shared.usual
         if on_one_thread or size is None:
             changed = self._alone.observe(rows, duration_s, now)
         else:
@@ -112,7 +113,14 @@ class SharedCost:
                 size.shared.forget()
             size.tried_at = now
             changed = size.shared.observe(rows, duration_s, now)
-        return changed or any(map(_Size.decides_otherwise, self._sizes.values(), before))
+        if changed:
+            return True
+        if self._alone.usual == alone_before:
+            return size is not None and size.decides_otherwise(alone_before, shared_before)
+        return any(
+            one.decides_otherwise(alone_before, shared_before if one is size else one.shared.usual)
+            for one in self._sizes.values()
+        )
 
     def _size(self, rows: int) -> _Size | None:
         """What is known of sharing such steps; None where there is nothing to share."""
@@ -144,22 +152,23 @@ class _Size:
             times = self._times[rows] = self._alone.curve(rows) / self.shared.curve(rows)
         return times
 
-    def worth(self) -> float:
-        """How many times as long one thread may take by warm-up to be better now."""
-        # A coarse clock may find that steps take no time.
-        return WORTH_SHARING * self.shared.usual / max(self._alone.usual, 1e-9)
-
     def on_one_thread(self, rows: int) -> bool:
         """Whether one thread is better now."""
-        return self.times_as_long(rows) <= self.worth()
+        return self.times_as_long(rows) <= _worth(self._alone.usual, self.shared.usual)
 
-    def decides_otherwise(self, before: float) -> bool:
-        """Whether it does with any number of rows that was asked about, since `worth` was `before`."""
-        now = self.worth()
-        if now == before:
+    def decides_otherwise(self, alone_before: float, shared_before: float) -> bool:
+        """Whether it does with any number of rows that was asked about, since these were `usual`."""
+        if not self._times:
             return False
+        before, now = _worth(alone_before, shared_before), _worth(self._alone.usual, self.shared.usual)
         low, high = (before, now) if before < now else (now, before)
         return any(low < times <= high for times in list(self._times.values()))
+
+
+def _worth(alone: float, shared: float) -> float:
+    """How many times as long one thread may take by warm-up to be better, when ratios are usually these."""
+    # A coarse clock may find that steps take no time.
+    return WORTH_SHARING * shared / max(alone, 1e-9)
 
 
 Cost = MemberCost | SharedCost

@@ -33,12 +33,12 @@ from service.keeping import check_keep
 from service.knobs import terms
 from service.ledger import Answered
 from service.schema import Output
-from service.schemas import PredictRequest
+from service.schemas import Knobs
 from service.tensors import to_tensor
 
 
-def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticket, Deployment]:
-    """The ticket of a request, not yet in the queue, and what it asks; takes the inputs out of `wanted`.
+def admit(wanted: Knobs, inputs: object, visit: Visit, context: Context) -> tuple[Ticket, Deployment]:
+    """The ticket of a request that is not yet in the queue, and the deployment that it asks.
 
     Raises:
         Problem: the request cannot be what it is, or the service is not open.
@@ -50,13 +50,10 @@ def admit(wanted: PredictRequest, visit: Visit, context: Context) -> tuple[Ticke
     visit.model = deployment.key
     check_outputs(wanted.outputs, deployment)
     agreed = terms(wanted, deployment.manifest)
-    inputs = to_tensor(wanted.inputs, deployment.manifest.input, context.settings.max_rows)
-    # As nested lists they would be walked by every collection of garbage until the answer.
-    wanted.inputs = None
     ticket = Ticket(
         request_id=visit.request_id,
         model=deployment.key,
-        inputs=inputs,
+        inputs=to_tensor(inputs, deployment.manifest.input, context.settings.max_rows),
         deadline=deadline,
         profile=deployment.profile,
         members_total=len(deployment.manifest.members),
@@ -107,11 +104,13 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment, context:
         Overloaded: the queue is full.
         HungUp: the client went away.
     """
-    with context.repository.lease(deployment):
-        try:
-            outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
-        except QueueFull as full:
-            raise overloaded(full) from full
+    context.repository.hold(deployment)
+    try:
+        outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
+    except QueueFull as full:
+        raise overloaded(full) from full
+    finally:
+        context.repository.release(deployment)
     if outcome.stopped_by is StoppedBy.ABANDONED:
         raise HungUp("The client has hung up.")
     return outcome

@@ -204,9 +204,8 @@ class Conversation:
             task=self._manifest.task,
             part=part,
         )
-        watch = self._mailbox.connection.watch()
         try:
-            outcome = await context.gate.answer(ticket, context.worker, watch, context.metrics)
+            outcome = await context.gate.answer(ticket, context.worker, self._mailbox.connection.watch, context.metrics)
         except QueueFull as full:
             raise overloaded(full) from full
         if outcome.stopped_by is StoppedBy.ABANDONED:

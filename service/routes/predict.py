@@ -17,7 +17,7 @@ from service.keeping import keep
 from service.routes.answering import admit, answers, close, probabilities, published_of, run
 from service.routes.documented import ANSWER, body_or_array, followed_up, or_array, problems
 from service.schema import Output
-from service.schemas import PredictRequest, PredictResponse
+from service.schemas import Knobs, PredictRequest, PredictResponse
 
 router = APIRouter()
 
@@ -39,9 +39,11 @@ async def predict(request: Request) -> Response:
     names them, or the values of a regression, and the rest as JSON in the header Anytime-Answer.
     """
     context, visit = context_of(request), visit_of(request)
-    wanted = await read_predict(request)
+    wanted, inputs = await read_predict(request)
     as_array = _wanted_array(visit, wanted)
-    ticket, deployment = admit(wanted, visit, context)
+    ticket, deployment = admit(wanted, inputs, visit, context)
+    # The ticket has them as an array.
+    del inputs
     outcome = await run(request, ticket, deployment, context)
     published = published_of(outcome, ticket, visit, context)
     kept_ms = keep(ticket, deployment, outcome.stopped_by, wanted.keep_ms, context)
@@ -54,17 +56,25 @@ async def predict(request: Request) -> Response:
 def encode(head: dict[str, object], published: Published, manifest: Manifest, outputs: set[str]) -> Response:
     """The answer as JSON."""
     content = orjson.dumps(head | answers(published, manifest, outputs), option=orjson.OPT_SERIALIZE_NUMPY)
-    return Response(content, media_type="application/json")
+    return Whole(content, b"application/json")
 
 
 def encode_array(head: dict[str, object], published: Published, manifest: Manifest, output: Output) -> Response:
     """The answer as .npy, its head as a header."""
     plain = output == "logits" or manifest.task == "regression"
     values = published.logits if plain else probabilities(published, manifest)
-    return Response(npy.encode(values), media_type=npy.MEDIA_TYPE, headers={ANSWER: orjson.dumps(head).decode()})
+    return Whole(npy.encode(values), NPY, (ANSWER.lower().encode(), orjson.dumps(head)))
 
 
-def _wanted_array(visit: Visit, wanted: PredictRequest) -> Output | None:
+class Whole(Response):
+    """An answer of which everything is known: it has its headers as bytes, which others make of strings each time."""
+
+    def __init__(self, content: bytes, media_type: bytes, *headers: tuple[bytes, bytes]) -> None:
+        self.status_code, self.body, self.background = 200, content, None
+        self.raw_headers = [(b"content-length", b"%d" % len(content)), (b"content-type", media_type), *headers]
+
+
+def _wanted_array(visit: Visit, wanted: Knobs) -> Output | None:
     """Which array the client accepts as .npy; None if it wants JSON."""
     if NPY not in visit.headers.get(b"accept", b""):
         return None

@@ -22,7 +22,7 @@ from service.ingress import Visit, visit_of
 from service.keeping import keep
 from service.routes.answering import admit, answers, close, expected, overloaded, published_of
 from service.routes.documented import body_or_array, events, problems
-from service.schemas import PredictRequest
+from service.schemas import Knobs, PredictRequest
 
 router = APIRouter()
 
@@ -44,8 +44,10 @@ async def predict_stream(request: Request) -> Response:
     is an ordinary problem document.
     """
     context, visit = context_of(request), visit_of(request)
-    wanted = await read_predict(request)
-    ticket, deployment = admit(wanted, visit, context)
+    wanted, inputs = await read_predict(request)
+    ticket, deployment = admit(wanted, inputs, visit, context)
+    # The ticket has them as an array.
+    del inputs
     conversation = Conversation(wanted, ticket, deployment, visit, context)
     news = refine(context.gate, ticket, context.worker, hang_up(request), context.metrics)
     news = _leased(context, deployment, news)
@@ -71,9 +73,7 @@ async def _leased(
 class Conversation:
     """One streamed request: turns what the engine tells of it into events."""
 
-    def __init__(
-        self, wanted: PredictRequest, ticket: Ticket, deployment: Deployment, visit: Visit, context: Context
-    ) -> None:
+    def __init__(self, wanted: Knobs, ticket: Ticket, deployment: Deployment, visit: Visit, context: Context) -> None:
         self._wanted = wanted
         self._ticket = ticket
         self._deployment = deployment

@@ -12,7 +12,7 @@ from service import npy
 from service.body import NPY, parse, read_predict
 from service.errors import MalformedBody
 from service.ingress import Visit
-from service.schemas import ContinueRequest, PredictRequest
+from service.schemas import ContinueRequest, Knobs, PredictRequest
 
 
 @pytest.mark.parametrize("collecting", [True, False])
@@ -47,7 +47,7 @@ def test_no_garbage_is_collected_while_lists_are_made():
     assert len(begun) < 10, "one a few hundred lists, if it went on"
 
 
-def read(inputs: np.ndarray, query: bytes) -> PredictRequest:
+def read(inputs: np.ndarray, query: bytes) -> tuple[Knobs, object]:
     async def receive() -> Message:
         return {"type": "http.request", "body": npy.encode(inputs)}
 
@@ -60,5 +60,5 @@ def test_requests_with_the_same_query_share_nothing_else():
     one, other, third = (
         read(np.full((1, 2), value), query) for value, query in [(1, b""), (2, b""), (3, b"priority=4")]
     )
-    assert [request.inputs.tolist() for request in (one, other, third)] == [[[1, 1]], [[2, 2]], [[3, 3]]]
-    assert [request.priority for request in (one, other, third)] == [0, 0, 4]
+    assert [inputs.tolist() for _, inputs in (one, other, third)] == [[[1, 1]], [[2, 2]], [[3, 3]]]
+    assert [asked.priority for asked, _ in (one, other, third)] == [0, 0, 4]

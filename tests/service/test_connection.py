@@ -11,22 +11,33 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_all_requests_of_a_connection_learn_that_the_client_has_gone():
-    connection = Connection()
-    first, second = connection.watch(), connection.watch()
-    assert not first.done()
+    connection, told = Connection(), list[str]()
+    connection.watch(lambda: told.append("first"))
+    connection.watch(lambda: told.append("second"))
+    assert told == []
     connection.lost()
-    assert first.done()
-    assert second.done()
-    assert connection.watch().done(), "also one that asks afterwards"
+    assert told == ["first", "second"]
+    connection.watch(lambda: told.append("afterwards"))
+    assert told == ["first", "second", "afterwards"], "also one that asks afterwards"
 
 
-async def test_who_stops_watching_leaves_nothing_behind():
-    connection = Connection()
-    for _ in range(100):
-        connection.watch().cancel()
-    await asyncio.sleep(0)
-    assert connection._watchers == set()
+async def test_who_stops_watching_is_not_told_and_leaves_nothing_behind():
+    connection, told = Connection(), list[str]()
+    for number in range(100):
+        ignore = connection.watch(lambda number=number: told.append(str(number)))
+        if number != 50:
+            ignore()
+    assert len(connection._watchers) == 1
     connection.lost()
+    assert told == ["50"]
+
+
+async def test_who_is_told_may_stop_others_from_watching():
+    connection, told = Connection(), list[str]()
+    ignore = connection.watch(lambda: told.append("first"))
+    connection.watch(ignore)
+    connection.lost()
+    assert told == ["first"]
 
 
 @pytest.mark.parametrize("knows", [True, False])
@@ -39,8 +50,10 @@ async def test_a_request_learns_it_under_any_server(knows: bool):
         return {"type": "http.disconnect"}
 
     state = {CONNECTION: connection} if knows else {}
-    waiting = asyncio.ensure_future(hang_up(Request({"type": "http", "state": state}, receive)))
+    told = asyncio.Event()
+    ignore = hang_up(Request({"type": "http", "state": state}, receive))(told.set)
     await asyncio.sleep(0)
-    assert not waiting.done()
+    assert not told.is_set()
     connection.lost() if knows else gone.set()
-    await waiting
+    await told.wait()
+    ignore()

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from unittest.mock import Mock
 
 import pytest
 
+from service.connection import Connection
 from service.engine.deadline import Deadline, MonotonicClock
 from service.engine.gate import Fate, Gate, QueueFull
 from service.engine.halt import Halt
@@ -45,8 +46,8 @@ async def gate() -> AsyncIterator[Gate]:
     assert subject.rows_in_flight == 0
 
 
-async def never() -> None:
-    await asyncio.get_running_loop().create_future()
+def never(gone: Callable[[], object]) -> Callable[[], object]:
+    return lambda: None
 
 
 def now(**changes: object) -> Ticket:
@@ -60,7 +61,7 @@ async def until_submitted(worker: RecordingWorker) -> None:
 
 async def test_the_engine_ends_the_wait(gate: Gate):
     worker, one = RecordingWorker(), now()
-    waiting = asyncio.create_task(gate.answer(one, worker, never()))
+    waiting = asyncio.create_task(gate.answer(one, worker, never))
     await until_submitted(worker)
     one.publish(one.depth, A, "mean")
     gate.post([Settled(one, StoppedBy.MEMBER_FAILED)])
@@ -72,13 +73,13 @@ async def test_the_engine_ends_the_wait(gate: Gate):
 async def test_the_deadline_ends_the_wait_although_the_engine_is_silent(gate: Gate):
     worker, one = RecordingWorker(), now(budget_s=0.02)
     one.publish(one.depth, A, "mean")
-    outcome = await gate.answer(one, worker, never())
+    outcome = await gate.answer(one, worker, never)
     assert (outcome.published.members, outcome.stopped_by) == (1, StoppedBy.DEADLINE)
     assert worker.cancelled == [one], "its further members are of no use to anyone"
 
 
 async def test_no_prefix_at_the_deadline_is_no_answer(gate: Gate):
-    outcome = await gate.answer(now(budget_s=0.001), RecordingWorker(), never())
+    outcome = await gate.answer(now(budget_s=0.001), RecordingWorker(), never)
     assert (outcome.published, outcome.stopped_by) == (None, StoppedBy.DEADLINE)
 
 
@@ -99,7 +100,7 @@ class Books:
 async def test_a_prefix_that_is_too_short_is_counted_as_none(gate: Gate, minimum: int, fate: Fate):
     books, one = Books(), now(budget_s=0.02, member_minimum=minimum)
     one.publish(one.depth, A, "mean")
-    await gate.answer(one, RecordingWorker(), never(), books)
+    await gate.answer(one, RecordingWorker(), never, books)
     assert books.fates == [fate]
 
 
@@ -108,21 +109,21 @@ async def test_a_whole_answer_is_whole_even_if_the_timer_was_first(gate: Gate, l
     one = now(budget_s=0.001, limit=limit)
     for _ in range(limit):
         one.publish(one.depth, A, "mean")
-    assert (await gate.answer(one, RecordingWorker(), never())).stopped_by is stopped_by
+    assert (await gate.answer(one, RecordingWorker(), never)).stopped_by is stopped_by
 
 
 async def test_a_hang_up_ends_the_wait_and_frees_the_work(gate: Gate):
-    worker, one, gone = RecordingWorker(), now(), asyncio.Event()
-    waiting = asyncio.create_task(gate.answer(one, worker, gone.wait()))
+    worker, one, connection = RecordingWorker(), now(), Connection()
+    waiting = asyncio.create_task(gate.answer(one, worker, connection.watch))
     await until_submitted(worker)
-    gone.set()
+    connection.lost()
     assert (await waiting).stopped_by is StoppedBy.ABANDONED
     assert worker.cancelled == [one]
 
 
 async def test_a_cancelled_handler_frees_its_work(gate: Gate):
     worker, one = RecordingWorker(), now()
-    waiting = asyncio.create_task(gate.answer(one, worker, never()))
+    waiting = asyncio.create_task(gate.answer(one, worker, never))
     await until_submitted(worker)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -132,10 +133,10 @@ async def test_a_cancelled_handler_frees_its_work(gate: Gate):
 
 async def test_rows_beyond_the_queue_are_refused_with_the_time_the_backlog_takes(gate: Gate):
     worker, first = RecordingWorker(), now(rows=3)
-    waiting = asyncio.create_task(gate.answer(first, worker, never()))
+    waiting = asyncio.create_task(gate.answer(first, worker, never))
     await until_submitted(worker)
     with pytest.raises(QueueFull) as full:
-        await gate.answer(now(rows=2), worker, never())
+        await gate.answer(now(rows=2), worker, never)
     # Three members of half a second for each batch of two rows; three rows are in flight.
     assert full.value.retry_after_s == pytest.approx(3 * 0.5 * 3 / 2)
     gate.post([Settled(first, StoppedBy.SHUTDOWN)])
@@ -145,14 +146,14 @@ async def test_rows_beyond_the_queue_are_refused_with_the_time_the_backlog_takes
 
 async def test_news_of_a_request_that_has_left_is_ignored(gate: Gate):
     one = now(budget_s=0.001)
-    await gate.answer(one, RecordingWorker(), never())
+    await gate.answer(one, RecordingWorker(), never)
     gate.post([Settled(one, StoppedBy.COMPLETE)])
     await asyncio.sleep(0)
 
 
 async def test_several_answers_on_their_way_are_a_crowd_for_the_loop(gate: Gate):
     worker, company = RecordingWorker(), [now(seed=seed) for seed in range(2)]
-    waiting = [asyncio.create_task(gate.answer(one, worker, never())) for one in company]
+    waiting = [asyncio.create_task(gate.answer(one, worker, never)) for one in company]
     while len(worker.submitted) < 2:
         await asyncio.sleep(0)
     assert not gate.turns.crowded
@@ -165,7 +166,7 @@ async def test_several_answers_on_their_way_are_a_crowd_for_the_loop(gate: Gate)
 
 async def refuse(gate: Gate, worker: RecordingWorker, one: Ticket) -> bool:
     """Whether the gate refuses a request at once; one that is let in is given up again."""
-    waiting = asyncio.ensure_future(gate.answer(one, worker, never()))
+    waiting = asyncio.ensure_future(gate.answer(one, worker, never))
     submitted = len(worker.submitted)
     while len(worker.submitted) == submitted and not waiting.done():
         await asyncio.sleep(0)
@@ -177,7 +178,7 @@ async def refuse(gate: Gate, worker: RecordingWorker, one: Ticket) -> bool:
 @asynccontextmanager
 async def queued(gate: Gate, worker: RecordingWorker, one: Ticket) -> AsyncIterator[None]:
     """Behind this request; first members take half a second in batches of two rows."""
-    waiting = asyncio.create_task(gate.answer(one, worker, never()))
+    waiting = asyncio.create_task(gate.answer(one, worker, never))
     await until_submitted(worker)
     yield
     gate.post([Settled(one, StoppedBy.SHUTDOWN)])
@@ -243,10 +244,10 @@ async def test_a_backlog_of_too_many_seconds_is_full():
     subject = Gate(costs(0.5, 0.5, 0.5), MonotonicClock(), max_queue_rows=99, max_queue_s=2.0, max_batch_rows=2)
     subject.open(asyncio.get_running_loop())
     worker, first = RecordingWorker(), now(rows=3)
-    waiting = asyncio.create_task(subject.answer(first, worker, never()))
+    waiting = asyncio.create_task(subject.answer(first, worker, never))
     await until_submitted(worker)
     with pytest.raises(QueueFull) as full:
-        await subject.answer(now(), worker, never())
+        await subject.answer(now(), worker, never)
     assert full.value.retry_after_s == pytest.approx(2.25)
     subject.post([Settled(first, StoppedBy.SHUTDOWN)])
     await waiting
@@ -260,7 +261,7 @@ async def test_others_are_expected_to_take_what_they_usually_do():
     subject = Gate(model, MonotonicClock(), max_queue_rows=99, max_queue_s=99.0, max_batch_rows=2)
     subject.open(asyncio.get_running_loop())
     worker = RecordingWorker()
-    waiting = [asyncio.create_task(subject.answer(now(budget_s=60.0, rows=2), worker, never())) for _ in range(3)]
+    waiting = [asyncio.create_task(subject.answer(now(budget_s=60.0, rows=2), worker, never)) for _ in range(3)]
     while len(worker.submitted) < 3:
         await asyncio.sleep(0)
     worker.run_until(MonotonicClock().now() + 57.0)
@@ -277,14 +278,14 @@ async def test_the_backlog_is_that_of_the_models_whose_rows_are_in_flight():
     subject = Gate(model_costs, MonotonicClock(), max_queue_rows=99, max_queue_s=3.0, max_batch_rows=2)
     subject.open(asyncio.get_running_loop())
     worker = RecordingWorker()
-    waiting = [asyncio.create_task(subject.answer(now(model="light/1", members=1, rows=40), worker, never()))]
+    waiting = [asyncio.create_task(subject.answer(now(model="light/1", members=1, rows=40), worker, never))]
     await until_submitted(worker)
     assert await refuse(subject, worker, now(model="heavy/1", members=2)) is False, "0.2 s"
     worker.submitted.clear()
-    waiting.append(asyncio.create_task(subject.answer(now(model="heavy/1", members=2, rows=4), worker, never())))
+    waiting.append(asyncio.create_task(subject.answer(now(model="heavy/1", members=2, rows=4), worker, never)))
     await until_submitted(worker)
     with pytest.raises(QueueFull) as full:
-        await subject.answer(now(model="light/1", members=1), worker, never())
+        await subject.answer(now(model="light/1", members=1), worker, never)
     assert full.value.retry_after_s == pytest.approx(0.2 + 4.0)
     for one in list(subject._waiting):
         subject.post([Settled(one, StoppedBy.SHUTDOWN)])
@@ -301,7 +302,7 @@ async def test_who_has_no_answer_is_waited_for_as_long_as_it_may_have_one_and_ne
     monkeypatch.setattr(gate._alarms, "set", lambda aim, due, *_: aimed.append((aim, due)) or Mock())
     one = now()
     one.deadline = Deadline.after(one.deadline.arrived, 60.0, reserve_s=5.0, least_s=3.0)
-    task = asyncio.create_task(gate.answer(one, worker := RecordingWorker(), never()))
+    task = asyncio.create_task(gate.answer(one, worker := RecordingWorker(), never))
     await until_submitted(worker)
     assert aimed == [(one.deadline.answer_by, pytest.approx(one.deadline.arrived + waited_s))]
     gate.post([Settled(one, StoppedBy.SHUTDOWN)])

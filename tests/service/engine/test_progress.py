@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from service.connection import Connection
 from service.engine.deadline import MonotonicClock
 from service.engine.gate import Gate, Outcome, QueueFull
 from service.engine.progress import refine
@@ -27,7 +28,7 @@ async def gate() -> AsyncIterator[Gate]:
 
 async def test_each_prefix_then_the_outcome(gate: Gate):
     worker, one = RecordingWorker(), now()
-    news = refine(gate, one, worker, never())
+    news = refine(gate, one, worker, never)
     for members in (1, 2):
         waiting = asyncio.ensure_future(anext(news))
         await until_submitted(worker)
@@ -45,7 +46,7 @@ async def test_each_prefix_then_the_outcome(gate: Gate):
 
 async def test_a_slow_listener_gets_the_latest_prefix_and_nothing_piles_up(gate: Gate):
     worker, one = RecordingWorker(), now(members=9)
-    news = refine(gate, one, worker, never())
+    news = refine(gate, one, worker, never)
     waiting = asyncio.ensure_future(anext(news))
     await until_submitted(worker)
     for _ in range(5):
@@ -60,7 +61,7 @@ async def test_a_slow_listener_gets_the_latest_prefix_and_nothing_piles_up(gate:
 
 async def test_a_listener_that_leaves_gives_the_request_up(gate: Gate):
     worker, one = RecordingWorker(), now()
-    news = refine(gate, one, worker, never())
+    news = refine(gate, one, worker, never)
     waiting = asyncio.ensure_future(anext(news))
     await until_submitted(worker)
     one.publish(one.depth, A, "mean")
@@ -72,16 +73,15 @@ async def test_a_listener_that_leaves_gives_the_request_up(gate: Gate):
 
 
 async def test_a_hang_up_ends_it(gate: Gate):
-    worker, one = RecordingWorker(), now()
-    hung_up = asyncio.get_running_loop().create_future()
-    news = refine(gate, one, worker, hung_up)
+    worker, one, connection = RecordingWorker(), now(), Connection()
+    news = refine(gate, one, worker, connection.watch)
     waiting = asyncio.ensure_future(anext(news))
     await until_submitted(worker)
-    hung_up.set_result(None)
+    connection.lost()
     assert (await waiting).stopped_by is StoppedBy.ABANDONED
     assert worker.cancelled == [one]
 
 
 async def test_a_full_queue_is_told_at_the_first_step(gate: Gate):
     with pytest.raises(QueueFull):
-        await anext(refine(gate, now(rows=5), RecordingWorker(), never()))
+        await anext(refine(gate, now(rows=5), RecordingWorker(), never))
