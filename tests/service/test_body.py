@@ -48,12 +48,22 @@ def test_no_garbage_is_collected_while_lists_are_made():
 
 
 def read(inputs: np.ndarray, query: bytes) -> tuple[Knobs, object]:
-    async def receive() -> Message:
-        return {"type": "http.request", "body": npy.encode(inputs)}
+    return read_content(npy.encode(inputs), query, {b"content-type": NPY})
 
-    visit = Visit("", 0.0, {b"content-type": NPY})
-    scope = {"type": "http", "query_string": query, "state": {"visit": visit}}
+
+def read_content(content: bytes, query: bytes, headers: dict[bytes, bytes]) -> tuple[Knobs, object]:
+    async def receive() -> Message:
+        return {"type": "http.request", "body": content}
+
+    scope = {"type": "http", "query_string": query, "state": {"visit": Visit("", 0.0, headers)}}
     return asyncio.run(read_predict(Request(scope, receive)))
+
+
+def test_what_is_asked_does_not_keep_the_inputs():
+    asked, inputs = read_content(b'{"inputs": [[1.0, 2.0]], "priority": 4}', b"", {})
+    assert inputs == [[1.0, 2.0]]
+    assert asked.priority == 4
+    assert inputs not in dict(asked).values()
 
 
 def test_requests_with_the_same_query_share_nothing_else():
