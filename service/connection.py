@@ -56,7 +56,7 @@ def hang_up(request: Request) -> Watch:
 def _watch(request: Request, gone: Callable[[], object]) -> Callable[[], object]:
     """The same under any other ASGI server, at the price of a task."""
     task = asyncio.ensure_future(_disconnect(request))
-    task.add_done_callback(lambda _: gone())
+    task.add_done_callback(lambda done: done.cancelled() or gone())
     return task.cancel
 
 

@@ -74,6 +74,7 @@ class Mandatory:
             self._turn_away(head)
             return ()
         if not self._places:
+            # Nobody else waits, for any member.
             return (head,)
         *unsure, first = self._surest(key, queue, head, now)
         others_start = self._others_must_start(key, now)

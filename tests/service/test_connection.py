@@ -50,10 +50,13 @@ async def test_a_request_learns_it_under_any_server(knows: bool):
         return {"type": "http.disconnect"}
 
     state = {CONNECTION: connection} if knows else {}
-    told = asyncio.Event()
-    ignore = hang_up(Request({"type": "http", "state": state}, receive))(told.set)
+    told, ignored = asyncio.Event(), asyncio.Event()
+    watch = hang_up(Request({"type": "http", "state": state}, receive))
+    watch(told.set)
+    watch(ignored.set)()
     await asyncio.sleep(0)
     assert not told.is_set()
     connection.lost() if knows else gone.set()
     await told.wait()
-    ignore()
+    await asyncio.sleep(0)
+    assert not ignored.is_set(), "who does not listen any more"
