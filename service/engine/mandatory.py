@@ -73,9 +73,6 @@ class Mandatory:
             # Another queue may be the most urgent now.
             self._turn_away(head)
             return ()
-        if not self._places:
-            # Nobody else waits, for any member.
-            return (head,)
         *unsure, first = self._surest(key, queue, head, now)
         others_start = self._others_must_start(key, now)
         batch = self._in_order(key, queue, first, others_start, now)

@@ -113,13 +113,10 @@ class SharedCost:
                 size.shared.forget()
             size.tried_at = now
             changed = size.shared.observe(rows, duration_s, now)
-        if changed:
-            return True
-        if self._alone.usual == alone_before:
-            return size is not None and size.decides_otherwise(alone_before, shared_before)
-        return any(
-            one.decides_otherwise(alone_before, shared_before if one is size else one.shared.usual)
-            for one in self._sizes.values()
+        # What threads take that share steps of one size says nothing of the others; what one thread takes, of all.
+        concerned = self._sizes.values() if size is None or self._alone.usual != alone_before else [size]
+        return changed or any(
+            one.decides_otherwise(alone_before, shared_before if one is size else one.shared.usual) for one in concerned
         )
 
     def _size(self, rows: int) -> _Size | None:

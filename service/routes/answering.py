@@ -104,13 +104,11 @@ async def run(request: Request, ticket: Ticket, deployment: Deployment, context:
         Overloaded: the queue is full.
         HungUp: the client went away.
     """
-    context.repository.hold(deployment)
-    try:
-        outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
-    except QueueFull as full:
-        raise overloaded(full) from full
-    finally:
-        context.repository.release(deployment)
+    with context.repository.lease(deployment):
+        try:
+            outcome = await context.gate.answer(ticket, context.worker, hang_up(request), context.metrics)
+        except QueueFull as full:
+            raise overloaded(full) from full
     if outcome.stopped_by is StoppedBy.ABANDONED:
         raise HungUp("The client has hung up.")
     return outcome

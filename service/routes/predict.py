@@ -63,7 +63,7 @@ def encode_array(head: dict[str, object], published: Published, manifest: Manife
     """The answer as .npy, its head as a header."""
     plain = output == "logits" or manifest.task == "regression"
     values = published.logits if plain else probabilities(published, manifest)
-    return Whole(npy.encode(values), NPY, (ANSWER.lower().encode(), orjson.dumps(head)))
+    return Whole(npy.encode(values), NPY, (ANSWER.encode(), orjson.dumps(head)))
 
 
 class Whole(Response):
